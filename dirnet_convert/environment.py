@@ -1,0 +1,53 @@
+"""What this machine is: versions, processor, instruction sets, library of kernels."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+from dirnet_convert import __version__
+from dirnet_convert.errors import DirnetError
+
+_PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxscript", "numpy")
+
+
+def cpu_name() -> str:
+    """Return the processor's name as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of dirnet, Python and the packages that results depend on."""
+    versions = {"dirnet": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def describe_environment() -> dict[str, str]:
+    """Return names and values for a bug report."""
+    from dirnet_convert.runtime.isa import available_isas, chosen_isa
+    from dirnet_convert.runtime.library import library_path
+
+    facts = package_versions() | {
+        "system": platform.platform(),
+        "processor": cpu_name(),
+        "cores": str(os.cpu_count()),
+    }
+    try:
+        facts["kernel library"] = str(library_path())
+        facts["instruction sets"] = ", ".join(str(isa) for isa in available_isas())
+        facts["in use"] = str(chosen_isa())
+    except DirnetError as error:
+        facts["kernel library"] = str(error)
+    return facts

@@ -1,0 +1,147 @@
+"""The run folder: the only place that knows its file names."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tomli_w
+
+from dirnet_convert.errors import UsageError
+from dirnet_convert.files import write_atomic
+from dirnet_convert.recipe import Recipe, from_dict, read_toml, to_dict
+
+RUN_FORMAT = 1
+
+
+class Stage(enum.StrEnum):
+    """How far a run has come."""
+
+    PRETRAINED = "pretrained"
+    CONVERTED = "converted"
+    FINETUNED = "finetuned"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What ``run.toml`` holds: all that is needed to build the network again."""
+
+    recipe: Recipe
+    classes: int
+    class_names: tuple[str, ...] = ()
+    image_size: int = 0
+    channels: int = 3
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    binarized: tuple[str, ...] = ()
+    model_source: str = ""
+    stage: Stage = Stage.CONVERTED
+    versions: dict[str, str] = field(default_factory=dict)
+    format: int = RUN_FORMAT
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk; every attribute is a path below ``path``."""
+
+    path: Path
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "run.toml"
+
+    @property
+    def teacher_path(self) -> Path:
+        return self.path / "teacher.safetensors"
+
+    @property
+    def model_path(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        return self.path / "checkpoint"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def onnx_path(self) -> Path:
+        return self.path / "model.onnx"
+
+    @property
+    def teacher_onnx_path(self) -> Path:
+        return self.path / "teacher.onnx"
+
+    @property
+    def bench_path(self) -> Path:
+        return self.path / "bench.json"
+
+    @property
+    def plan_path(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def source_dir(self) -> Path:
+        return self.path / "source"
+
+    def read_config(self) -> RunConfig:
+        """Read run.toml; raises UsageError where this is no run folder or one of a later version."""
+        if not self.config_path.is_file():
+            raise UsageError(f"{self.path} is not a run folder (it has no run.toml); make one with 'dirnet convert'.")
+        values = read_toml(self.config_path)
+        version = values.get("format", RUN_FORMAT)
+        if isinstance(version, int) and version > RUN_FORMAT:
+            raise UsageError(f"{self.path} was written by a newer dirnet; update dirnet to read it.")
+        return from_dict(RunConfig, values, str(self.config_path))
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write run.toml."""
+        write_atomic(self.config_path, tomli_w.dumps(to_dict(config)))
+
+
+def runs_root() -> Path:
+    """Return the folder that holds runs: DIRNET_RUNS, or ``runs`` below the current folder."""
+    return Path(os.environ.get("DIRNET_RUNS") or "runs")
+
+
+def new_run(name: str, out: Path | None) -> RunFolder:
+    """Choose the folder of a new run: ``out``, or runs/<name>-<date>-<time>; nothing is written yet.
+
+    Raises:
+        UsageError: ``out`` exists and is not empty, so that nothing is overwritten.
+    """
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"{out} exists and is not empty; name a new folder, or remove it first.")
+        return RunFolder(out)
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    base = runs_root() / f"{name}-{stamp}"
+    path, count = base, 1
+    while path.exists():
+        count += 1
+        path = base.with_name(f"{base.name}-{count}")
+    return RunFolder(path)
+
+
+def open_run(path: Path | None) -> RunFolder:
+    """Open ``path``, or the newest run below runs_root() where it is None.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    if path is not None:
+        if not path.exists():
+            raise UsageError(f"No run folder {path}; make one with 'dirnet convert'.")
+        run = RunFolder(path)
+        run.read_config()
+        return run
+    root = runs_root()
+    found = sorted(root.glob("*/run.toml"), key=lambda p: p.stat().st_mtime_ns) if root.is_dir() else []
+    if not found:
+        raise UsageError(f"No run below {root.resolve()}; make one with 'dirnet convert', or name its folder with --run.")
+    return RunFolder(found[-1].parent)
