@@ -1,0 +1,113 @@
+"""The operators of the domain ``ai.dirnet``, version 1: one spec each."""
+
+from __future__ import annotations
+
+from dirnet_convert.onnx_export.operators import body, reference
+from dirnet_convert.onnx_export.operators.spec import (
+    AttributeKind,
+    AttributeSpec,
+    ElementType,
+    OperatorSpec,
+    TensorSpec,
+)
+
+_CHANNELS = AttributeSpec("channels", AttributeKind.INT)
+_WINDOW = (
+    AttributeSpec("kernel_shape", AttributeKind.INTS, 2),
+    AttributeSpec("strides", AttributeKind.INTS, 2),
+    AttributeSpec("pads", AttributeKind.INTS, 4),
+    AttributeSpec("dilations", AttributeKind.INTS, 2),
+)
+_CONV = (_CHANNELS, *_WINDOW, AttributeSpec("group", AttributeKind.INT))
+_ACT = (AttributeSpec("clip_min", AttributeKind.FLOAT), AttributeSpec("clip_max", AttributeKind.FLOAT))
+
+_CONV_INPUTS = (
+    TensorSpec("B", ElementType.UINT64, "(N, H, W, ceil(channels/64))"),
+    TensorSpec("W", ElementType.UINT64, "(O, kh, kw, ceil(channels/group/64))"),
+    TensorSpec("scale", ElementType.FLOAT32, "(O)"),
+    TensorSpec("bias", ElementType.FLOAT32, "(O)"),
+)
+_SLOPE = TensorSpec("slope", ElementType.FLOAT32, "(O)")
+_RESIDUAL = TensorSpec("residual", ElementType.FLOAT32, "(N, Ho, Wo, O)")
+_THRESHOLD = TensorSpec("threshold", ElementType.FLOAT32, "(O)")
+_Y = TensorSpec("Y", ElementType.FLOAT32, "(N, Ho, Wo, O)")
+_BITS = TensorSpec("Bo", ElementType.UINT64, "(N, Ho, Wo, ceil(O/64))")
+
+_OUTPUTS = {
+    body.Output.FLOAT: ("", (_Y,), reference.conv_act, "its value as floats"),
+    body.Output.BITS: ("ToBits", (_BITS,), reference.conv_act_to_bits, "the bits of value >= threshold"),
+    body.Output.BOTH: (
+        "WithBits",
+        (_Y, _BITS),
+        reference.conv_act_with_bits,
+        "its value as floats and the bits of value >= threshold",
+    ),
+}
+
+
+def _activated_convolution(residual: body.Residual, output: body.Output) -> OperatorSpec:
+    suffix, outputs, meaning, result = _OUTPUTS[output]
+    added = residual is body.Residual.ADDED
+    inputs = (*_CONV_INPUTS, _SLOPE)
+    inputs += (_RESIDUAL,) if added else ()
+    inputs += () if output is body.Output.FLOAT else (_THRESHOLD,)
+    return OperatorSpec(
+        name=f"BinaryConv2d{'Add' if added else ''}Act{suffix}",
+        summary=f"Binary convolution, scale, bias,{' residual,' if added else ''} clip and PReLU: {result}.",
+        inputs=inputs,
+        outputs=outputs,
+        attributes=_CONV + _ACT,
+        reference=meaning,
+        build_body=lambda: body.conv_act(residual, output),
+    )
+
+
+_SPECS = (
+    OperatorSpec(
+        name="Binarize",
+        summary="Floats to bits: 1 where X >= threshold, per channel.",
+        inputs=(
+            TensorSpec("X", ElementType.FLOAT32, "(..., channels)"),
+            TensorSpec("threshold", ElementType.FLOAT32, "(channels)"),
+        ),
+        outputs=(TensorSpec("B", ElementType.UINT64, "(..., ceil(channels/64))"),),
+        attributes=(_CHANNELS,),
+        reference=reference.binarize,
+        build_body=body.binarize,
+    ),
+    OperatorSpec(
+        name="BinaryConv2d",
+        summary="Binary convolution, scale and bias: its value as floats.",
+        inputs=_CONV_INPUTS,
+        outputs=(_Y,),
+        attributes=_CONV,
+        reference=reference.binary_conv2d,
+        build_body=body.binary_conv2d,
+    ),
+    *(_activated_convolution(residual, output) for output in body.Output for residual in body.Residual),
+    OperatorSpec(
+        name="BinaryMaxPool2d",
+        summary="Max pooling of bits: the OR of each window, padded taps left out.",
+        inputs=(TensorSpec("B", ElementType.UINT64, "(N, H, W, ceil(channels/64))"),),
+        outputs=(TensorSpec("Bo", ElementType.UINT64, "(N, Ho, Wo, ceil(channels/64))"),),
+        attributes=(_CHANNELS, *_WINDOW, AttributeSpec("ceil_mode", AttributeKind.INT)),
+        reference=reference.binary_max_pool2d,
+        build_body=body.binary_max_pool2d,
+    ),
+    OperatorSpec(
+        name="BinaryGemm",
+        summary="Binary matrix product, scale and bias.",
+        inputs=(
+            TensorSpec("B", ElementType.UINT64, "(..., ceil(channels/64))"),
+            TensorSpec("W", ElementType.UINT64, "(O, ceil(channels/64))"),
+            TensorSpec("scale", ElementType.FLOAT32, "(O)"),
+            TensorSpec("bias", ElementType.FLOAT32, "(O)"),
+        ),
+        outputs=(TensorSpec("Y", ElementType.FLOAT32, "(..., O)"),),
+        attributes=(_CHANNELS,),
+        reference=reference.binary_gemm,
+        build_body=body.binary_gemm,
+    ),
+)
+
+OPERATORS: dict[str, OperatorSpec] = {spec.name: spec for spec in _SPECS}
