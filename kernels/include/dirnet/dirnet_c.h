@@ -1,0 +1,58 @@
+/* C interface to every kernel of the library, for tests and measurements from other languages. */
+#ifndef DIRNET_DIRNET_C_H_
+#define DIRNET_DIRNET_C_H_
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define DIRNET_EXPORT __declspec(dllexport)
+#else
+#define DIRNET_EXPORT __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum dirnet_status {
+  DIRNET_OK = 0,
+  DIRNET_ISA_UNAVAILABLE = 1, /* unknown number, not built, or not supported by this CPU */
+  DIRNET_BAD_ARGUMENT = 2,    /* a null pointer that must be set, or an impossible shape */
+  DIRNET_OUT_OF_MEMORY = 3
+};
+
+/* ISA numbers run from 0 to dirnet_isa_count() - 1: reference, portable, avx2, avx512, neon. */
+DIRNET_EXPORT int dirnet_isa_count(void);
+DIRNET_EXPORT const char* dirnet_isa_name(int isa); /* null for an unknown number */
+DIRNET_EXPORT int dirnet_isa_built(int isa);
+DIRNET_EXPORT int dirnet_isa_supported(int isa);
+
+/* The ISA that the kernels run with (see DIRNET_ISA), or -1 when DIRNET_ISA cannot be obeyed. */
+DIRNET_EXPORT int dirnet_chosen_isa(void);
+/* Why dirnet_chosen_isa() is -1, written to `text` (always terminated); the full length is returned, 0 = no
+ * error. */
+DIRNET_EXPORT int64_t dirnet_chosen_isa_error(char* text, int64_t capacity);
+
+/* x (pixels, channels), threshold (channels) -> bits (pixels, ceil(channels / 64)). */
+DIRNET_EXPORT int dirnet_binarize(int isa, const float* x, int64_t pixels, int64_t channels,
+                                  const float* threshold, uint64_t* bits, int threads);
+
+/* shape: batch, in_h, in_w, in_c, out_c, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
+   pad_bottom, pad_right, dilation_h, dilation_w, group. slope, residual, threshold, y and bits may be null
+   (see dirnet.h). */
+DIRNET_EXPORT int dirnet_binary_conv2d(int isa, const uint64_t* input, const uint64_t* weights,
+                                       const int64_t shape[16], const float* scale, const float* bias,
+                                       const float* slope, const float* residual, float clip_min,
+                                       float clip_max, const float* threshold, float* y, uint64_t* bits,
+                                       int threads);
+
+/* shape: batch, in_h, in_w, channels, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h,
+   dilation_w, out_h, out_w. */
+DIRNET_EXPORT int dirnet_binary_max_pool2d(const uint64_t* input, const int64_t shape[14], uint64_t* output,
+                                           int threads);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* DIRNET_DIRNET_C_H_ */

@@ -1,0 +1,258 @@
+// AVX2, which has no vector popcount: a lane is one byte of one output channel's weights, 32 channels to a
+// register.
+//
+// For a nibble a of the pixel and a nibble w of the weights, popcount(a xor w) is a table of w alone once a
+// is known: T_a[w] = popcount(w xor a). So xor and count are one shuffle, vpshufb(T_a, w), and one byte add,
+// for 32 channels and 4 input channels: 64 multiply-adds an operation. (Counting the bits of w xor a itself
+// takes eight operations for 256.) The tables are 16 bytes each, one for each value of a; a pixel's byte
+// picks two of them.
+//
+// A byte step adds at most 8 to a byte, so the counts are widened after every 31 (31 * 8 = 248 <= 255).
+#include <immintrin.h>
+
+#include "driver/tile.h"
+#include "driver/unroll.h"
+
+#if defined(_MSC_VER)
+#pragma fp_contract(off)
+#endif
+
+namespace dirnet {
+
+namespace {
+
+constexpr int kLanes = 32;
+constexpr int kTilePixels =
+    4;  // 4 x 2 counts + 4 weight nibbles + 2 tables + mask + temporary of 16 registers
+constexpr int kStepsPerByte = 31;
+constexpr int kFlushesPerHalf = 65535 / (kStepsPerByte * 8);
+
+// kTables[a][w] = popcount(a xor w).
+struct NibbleTables {
+  alignas(16) uint8_t table[16][16];
+};
+constexpr NibbleTables make_tables() {
+  NibbleTables t{};
+  for (int a = 0; a < 16; ++a) {
+    for (int w = 0; w < 16; ++w) {
+      const int x = a ^ w;
+      t.table[a][w] = static_cast<uint8_t>((x & 1) + (x >> 1 & 1) + (x >> 2 & 1) + (x >> 3 & 1));
+    }
+  }
+  return t;
+}
+constexpr NibbleTables kTables = make_tables();
+
+__m256i load_table(int nibble_times_16) {
+  const uint8_t* table = &kTables.table[0][0] + nibble_times_16;
+  return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
+}
+
+// The widened counts of P pixels by V registers of lanes: 16 bits while they suffice, 32 once they do not.
+template <int P, int V>
+struct WideCounts {
+  alignas(32) uint16_t half[P][V * kLanes];
+  alignas(32) uint32_t word[P][V * kLanes];  // meaningful once spilled
+  int flushes = 0;  // since `half` was last empty; while it is 0, `half` holds nothing
+  bool spilled = false;
+
+  void add(const __m256i (&bytes)[P][V]) {
+    if (flushes == kFlushesPerHalf) spill();
+    const bool first = flushes++ == 0;
+    DIRNET_UNROLL
+    for (int p = 0; p < P; ++p) {
+      DIRNET_UNROLL
+      for (int v = 0; v < V; ++v) {
+        __m256i* sums = reinterpret_cast<__m256i*>(&half[p][v * kLanes]);
+        __m256i low = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(bytes[p][v]));
+        __m256i high = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(bytes[p][v], 1));
+        if (!first) {
+          low = _mm256_add_epi16(_mm256_load_si256(sums), low);
+          high = _mm256_add_epi16(_mm256_load_si256(sums + 1), high);
+        }
+        _mm256_store_si256(sums, low);
+        _mm256_store_si256(sums + 1, high);
+      }
+    }
+  }
+
+  // Eight channels of one pixel.
+  __m256i sum(int p, int channel) const {
+    const __m256i low =
+        _mm256_cvtepu16_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(&half[p][channel])));
+    if (!spilled) return low;
+    return _mm256_add_epi32(low, _mm256_load_si256(reinterpret_cast<const __m256i*>(&word[p][channel])));
+  }
+
+ private:
+  void spill() {
+    for (int p = 0; p < P; ++p) {
+      for (int i = 0; i < V * kLanes; ++i) word[p][i] = half[p][i] + (spilled ? word[p][i] : 0);
+    }
+    flushes = 0;
+    spilled = true;
+  }
+};
+
+// All ones in the first `left` of eight lanes.
+__m256i first_lanes(int left) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+// The steps of dirnet::Epilogue on one pixel by V registers of lanes. Every step is asked for once and then
+// done for the whole pixel, which stays in registers. max(clip_min, v) takes its second operand when they are
+// unordered or equal, as v < clip_min ? clip_min : v does; min likewise.
+template <int P, int V>
+void finish_pixel(const ConvTile& t, const WideCounts<P, V>& counts, int p) {
+  constexpr int kEights = V * kLanes / 8;
+  const BlockEpilogue& e = *t.epilogue;
+  const int64_t offset = t.output[p] * e.pixel_floats;
+  const bool whole = e.channels == V * kLanes;
+  const __m256i dot_max = _mm256_set1_epi32(t.dot_max);
+  __m256 value[kEights];
+  DIRNET_UNROLL
+  for (int i = 0; i < kEights; ++i) {
+    const __m256i dot = _mm256_sub_epi32(dot_max, _mm256_slli_epi32(counts.sum(p, i * 8), 1));
+    const __m256 product = _mm256_mul_ps(_mm256_cvtepi32_ps(dot), _mm256_load_ps(e.scale + i * 8));
+    value[i] = _mm256_add_ps(product, _mm256_load_ps(e.bias + i * 8));
+  }
+  if (e.residual != nullptr && whole) {
+    DIRNET_UNROLL
+    for (int i = 0; i < kEights; ++i)
+      value[i] = _mm256_add_ps(value[i], _mm256_loadu_ps(e.residual + offset + i * 8));
+  } else if (e.residual != nullptr) {
+    DIRNET_UNROLL
+    for (int i = 0; i < kEights; ++i) {
+      const __m256i lanes = first_lanes(e.channels - i * 8);
+      value[i] = _mm256_add_ps(value[i], _mm256_maskload_ps(e.residual + offset + i * 8, lanes));
+    }
+  }
+  if (e.has_clip) {
+    const __m256 clip_min = _mm256_set1_ps(e.clip_min);
+    const __m256 clip_max = _mm256_set1_ps(e.clip_max);
+    DIRNET_UNROLL
+    for (int i = 0; i < kEights; ++i) value[i] = _mm256_min_ps(clip_max, _mm256_max_ps(clip_min, value[i]));
+  }
+  if (e.has_slope) {
+    DIRNET_UNROLL
+    for (int i = 0; i < kEights; ++i) {
+      const __m256 negative = _mm256_cmp_ps(value[i], _mm256_setzero_ps(), _CMP_LT_OQ);
+      value[i] =
+          _mm256_blendv_ps(value[i], _mm256_mul_ps(_mm256_load_ps(e.slope + i * 8), value[i]), negative);
+    }
+  }
+  if (e.y != nullptr && whole) {
+    DIRNET_UNROLL
+    for (int i = 0; i < kEights; ++i) _mm256_storeu_ps(e.y + offset + i * 8, value[i]);
+  } else if (e.y != nullptr) {
+    DIRNET_UNROLL
+    for (int i = 0; i < kEights; ++i) {
+      _mm256_maskstore_ps(e.y + offset + i * 8, first_lanes(e.channels - i * 8), value[i]);
+    }
+  }
+  if (e.bits != nullptr) {
+    uint64_t bits = 0;
+    DIRNET_UNROLL
+    for (int i = 0; i < kEights; ++i) {
+      const __m256 set = _mm256_cmp_ps(value[i], _mm256_load_ps(e.threshold + i * 8), _CMP_GE_OQ);
+      bits |= static_cast<uint64_t>(static_cast<unsigned>(_mm256_movemask_ps(set))) << (i * 8);
+    }
+    const uint64_t channels = e.channels == kBlockChannels ? ~uint64_t{0} : (uint64_t{1} << e.channels) - 1;
+    store_bits(e, t.output[p], bits & channels);
+  }
+}
+
+template <int P, int V>
+void conv_tile_px32v(const ConvTile& t) {
+  const __m256i low = _mm256_set1_epi8(0x0F);
+  WideCounts<P, V> wide;
+  __m256i count[P][V];
+  const uint8_t* input[P];
+  DIRNET_UNROLL
+  for (int p = 0; p < P; ++p) {
+    input[p] = t.input[p];
+    DIRNET_UNROLL
+    for (int v = 0; v < V; ++v) count[p][v] = _mm256_setzero_si256();
+  }
+  int64_t room = kStepsPerByte;
+  for (int64_t row = 0; row < t.rows; ++row) {
+    for (int64_t tap = 0; tap < t.taps; ++tap) {
+      int64_t at = row * t.input_row_bytes + tap * t.input_tap_bytes;
+      const int64_t last = at + t.units;
+      const uint8_t* weights = t.weights + row * t.weight_row_bytes + tap * t.weight_tap_bytes;
+      while (at < last) {
+        const int64_t stop = last - at < room ? last : at + room;
+        room -= stop - at;
+        for (; at < stop; ++at) {
+          __m256i w_low[V];
+          __m256i w_high[V];
+          DIRNET_UNROLL
+          for (int v = 0; v < V; ++v) {
+            const __m256i w = _mm256_load_si256(reinterpret_cast<const __m256i*>(weights + v * kLanes));
+            w_low[v] = _mm256_and_si256(w, low);
+            w_high[v] = _mm256_and_si256(_mm256_srli_epi16(w, 4), low);
+          }
+          weights += V * kLanes;
+          DIRNET_UNROLL
+          for (int p = 0; p < P; ++p) {
+            const int a = input[p][at];
+            const __m256i table_low = load_table((a & 0x0F) * 16);
+            const __m256i table_high = load_table(a & 0xF0);
+            DIRNET_UNROLL
+            for (int v = 0; v < V; ++v) {
+              count[p][v] = _mm256_add_epi8(count[p][v], _mm256_shuffle_epi8(table_low, w_low[v]));
+              count[p][v] = _mm256_add_epi8(count[p][v], _mm256_shuffle_epi8(table_high, w_high[v]));
+            }
+          }
+        }
+        if (room == 0) {
+          wide.add(count);
+          room = kStepsPerByte;
+          DIRNET_UNROLL
+          for (int p = 0; p < P; ++p) {
+            DIRNET_UNROLL
+            for (int v = 0; v < V; ++v) count[p][v] = _mm256_setzero_si256();
+          }
+        }
+      }
+    }
+  }
+  wide.add(count);
+  for (int p = 0; p < P; ++p) finish_pixel(t, wide, p);
+}
+
+using TileFunction = void (*)(const ConvTile&);
+
+template <int P>
+struct Row {
+  static constexpr TileFunction by_registers[2] = {conv_tile_px32v<P, 1>, conv_tile_px32v<P, 2>};
+};
+
+constexpr const TileFunction* kTileFunctions[kTilePixels] = {Row<1>::by_registers, Row<2>::by_registers,
+                                                             Row<3>::by_registers, Row<4>::by_registers};
+
+void conv_tile(const ConvTile& t) { kTileFunctions[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
+
+void binarize(const float* x, int64_t pixels, int64_t channels, const float* threshold, uint64_t* bits) {
+  for (int64_t p = 0; p < pixels; ++p) {
+    for (int64_t first = 0; first < channels; first += 64) {
+      uint64_t word = 0;
+      const int64_t past = channels - first < 64 ? channels - first : 64;
+      int64_t i = 0;
+      for (; i + 8 <= past; i += 8) {
+        const __m256 set =
+            _mm256_cmp_ps(_mm256_loadu_ps(x + first + i), _mm256_loadu_ps(threshold + first + i), _CMP_GE_OQ);
+        word |= static_cast<uint64_t>(static_cast<unsigned>(_mm256_movemask_ps(set))) << i;
+      }
+      for (; i < past; ++i) word |= static_cast<uint64_t>(x[first + i] >= threshold[first + i]) << i;
+      *bits++ = word;
+    }
+    x += channels;
+  }
+}
+
+}  // namespace
+
+const Kernels kAvx2Kernels = {1, kLanes, kTilePixels, conv_tile, binarize};
+
+}  // namespace dirnet

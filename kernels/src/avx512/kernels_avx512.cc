@@ -1,0 +1,186 @@
+// AVX-512 with VPOPCNTDQ: a lane is a 32-bit word of one output channel's weights, 16 channels to a register.
+//
+// Per unit of 32 input channels and register: count += popcnt(w xor broadcast(a)), three vector operations
+// for 16 * 32 = 512 multiply-adds. A tile of P pixels by V registers loads V weights and P words for 3 * P *
+// V operations, so that the loads hide behind the arithmetic, and no sum is ever taken across lanes.
+#include <immintrin.h>
+#include <string.h>
+
+#include "driver/tile.h"
+#include "driver/unroll.h"
+
+#if defined(_MSC_VER)
+#pragma fp_contract(off)
+#endif
+
+namespace dirnet {
+
+namespace {
+
+constexpr int kLanes = 16;
+constexpr int kUnitBytes = 4;
+constexpr int kTilePixels = 6;  // 6 x 4 counts + 4 weights + 2 temporaries of 32 registers
+
+__m512i broadcast_unit(const uint8_t* p) {
+  int32_t word;
+  memcpy(&word, p, sizeof(word));
+  return _mm512_set1_epi32(word);
+}
+
+// The first `channels` of 16 lanes.
+__mmask16 first_lanes(int channels) {
+  return static_cast<__mmask16>(channels >= kLanes ? 0xFFFF : (1U << channels) - 1);
+}
+
+// The steps of dirnet::Epilogue on P pixels by V registers. Every step is asked for once and then done for
+// the whole tile, which stays in registers. max(clip_min, v) takes its second operand when they are unordered
+// or equal, as v < clip_min ? clip_min : v does; min likewise.
+template <int P, int V>
+void finish_tile(const ConvTile& t, const __m512i (&count)[P][V]) {
+  const BlockEpilogue& e = *t.epilogue;
+  const __mmask16 last_lanes = first_lanes(e.channels - (V - 1) * kLanes);
+  __m512 value[P][V];
+  const __m512i dot_max = _mm512_set1_epi32(t.dot_max);
+  DIRNET_UNROLL
+  for (int v = 0; v < V; ++v) {
+    const __m512 scale = _mm512_load_ps(e.scale + v * kLanes);
+    const __m512 bias = _mm512_load_ps(e.bias + v * kLanes);
+    DIRNET_UNROLL
+    for (int p = 0; p < P; ++p) {
+      const __m512i dot = _mm512_sub_epi32(dot_max, _mm512_slli_epi32(count[p][v], 1));
+      value[p][v] = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot), scale), bias);
+    }
+  }
+  if (e.residual != nullptr) {
+    DIRNET_UNROLL
+    for (int p = 0; p < P; ++p) {
+      const float* residual = e.residual + t.output[p] * e.pixel_floats;
+      DIRNET_UNROLL
+      for (int v = 0; v < V; ++v) {
+        const __m512 r = v < V - 1 ? _mm512_loadu_ps(residual + v * kLanes)
+                                   : _mm512_maskz_loadu_ps(last_lanes, residual + v * kLanes);
+        value[p][v] = _mm512_add_ps(value[p][v], r);
+      }
+    }
+  }
+  if (e.has_clip) {
+    const __m512 clip_min = _mm512_set1_ps(e.clip_min);
+    const __m512 clip_max = _mm512_set1_ps(e.clip_max);
+    DIRNET_UNROLL
+    for (int p = 0; p < P; ++p) {
+      DIRNET_UNROLL
+      for (int v = 0; v < V; ++v) value[p][v] = _mm512_min_ps(clip_max, _mm512_max_ps(clip_min, value[p][v]));
+    }
+  }
+  if (e.has_slope) {
+    DIRNET_UNROLL
+    for (int v = 0; v < V; ++v) {
+      const __m512 slope = _mm512_load_ps(e.slope + v * kLanes);
+      DIRNET_UNROLL
+      for (int p = 0; p < P; ++p) {
+        const __mmask16 negative = _mm512_cmp_ps_mask(value[p][v], _mm512_setzero_ps(), _CMP_LT_OQ);
+        value[p][v] = _mm512_mask_mul_ps(value[p][v], negative, slope, value[p][v]);
+      }
+    }
+  }
+  if (e.y != nullptr) {
+    DIRNET_UNROLL
+    for (int p = 0; p < P; ++p) {
+      float* y = e.y + t.output[p] * e.pixel_floats;
+      DIRNET_UNROLL
+      for (int v = 0; v < V - 1; ++v) _mm512_storeu_ps(y + v * kLanes, value[p][v]);
+      if (last_lanes == 0xFFFF) {
+        _mm512_storeu_ps(y + (V - 1) * kLanes, value[p][V - 1]);
+      } else {
+        _mm512_mask_storeu_ps(y + (V - 1) * kLanes, last_lanes, value[p][V - 1]);
+      }
+    }
+  }
+  if (e.bits != nullptr) {
+    const uint64_t channels = e.channels == kBlockChannels ? ~uint64_t{0} : (uint64_t{1} << e.channels) - 1;
+    __m512 threshold[V];
+    DIRNET_UNROLL
+    for (int v = 0; v < V; ++v) threshold[v] = _mm512_load_ps(e.threshold + v * kLanes);
+    DIRNET_UNROLL
+    for (int p = 0; p < P; ++p) {
+      uint64_t bits = 0;
+      DIRNET_UNROLL
+      for (int v = 0; v < V; ++v) {
+        const __mmask16 set = _mm512_cmp_ps_mask(value[p][v], threshold[v], _CMP_GE_OQ);
+        bits |= static_cast<uint64_t>(set) << (v * kLanes);
+      }
+      store_bits(e, t.output[p], bits & channels);
+    }
+  }
+}
+
+template <int P, int V>
+void conv_tile_px16v(const ConvTile& t) {
+  __m512i count[P][V];
+  const uint8_t* input[P];
+  DIRNET_UNROLL
+  for (int p = 0; p < P; ++p) {
+    input[p] = t.input[p];
+    DIRNET_UNROLL
+    for (int v = 0; v < V; ++v) count[p][v] = _mm512_setzero_si512();
+  }
+  for (int64_t row = 0; row < t.rows; ++row) {
+    for (int64_t tap = 0; tap < t.taps; ++tap) {
+      const int64_t first = row * t.input_row_bytes + tap * t.input_tap_bytes;
+      const int64_t last = first + t.units * kUnitBytes;
+      const uint8_t* weights = t.weights + row * t.weight_row_bytes + tap * t.weight_tap_bytes;
+      for (int64_t at = first; at < last; at += kUnitBytes) {
+        __m512i w[V];
+        DIRNET_UNROLL
+        for (int v = 0; v < V; ++v) w[v] = _mm512_load_si512(weights + v * 64);
+        weights += V * 64;
+        DIRNET_UNROLL
+        for (int p = 0; p < P; ++p) {
+          const __m512i a = broadcast_unit(input[p] + at);
+          DIRNET_UNROLL
+          for (int v = 0; v < V; ++v) {
+            count[p][v] = _mm512_add_epi32(count[p][v], _mm512_popcnt_epi32(_mm512_xor_si512(a, w[v])));
+          }
+        }
+      }
+    }
+  }
+  finish_tile<P, V>(t, count);
+}
+
+using TileFunction = void (*)(const ConvTile&);
+
+template <int P>
+struct Row {
+  static constexpr TileFunction by_registers[4] = {conv_tile_px16v<P, 1>, conv_tile_px16v<P, 2>,
+                                                   conv_tile_px16v<P, 3>, conv_tile_px16v<P, 4>};
+};
+
+constexpr const TileFunction* kTileFunctions[kTilePixels] = {Row<1>::by_registers, Row<2>::by_registers,
+                                                             Row<3>::by_registers, Row<4>::by_registers,
+                                                             Row<5>::by_registers, Row<6>::by_registers};
+
+void conv_tile(const ConvTile& t) { kTileFunctions[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
+
+void binarize(const float* x, int64_t pixels, int64_t channels, const float* threshold, uint64_t* bits) {
+  for (int64_t p = 0; p < pixels; ++p) {
+    for (int64_t first = 0; first < channels; first += 64) {
+      uint64_t word = 0;
+      const int64_t past = channels - first < 64 ? channels - first : 64;
+      for (int64_t i = 0; i < past; i += kLanes) {
+        const __mmask16 lanes = first_lanes(static_cast<int>(past - i));
+        const __m512 value = _mm512_maskz_loadu_ps(lanes, x + first + i);
+        const __m512 limit = _mm512_maskz_loadu_ps(lanes, threshold + first + i);
+        word |= static_cast<uint64_t>(_mm512_mask_cmp_ps_mask(lanes, value, limit, _CMP_GE_OQ)) << i;
+      }
+      *bits++ = word;
+    }
+    x += channels;
+  }
+}
+
+}  // namespace
+
+const Kernels kAvx512Kernels = {kUnitBytes, kLanes, kTilePixels, conv_tile, binarize};
+
+}  // namespace dirnet

@@ -1,0 +1,242 @@
+// The tile driver: cuts a convolution into tiles (pixels of one class) times blocks (64 output channels) and
+// hands them to the micro-kernels of one ISA.
+#include <cmath>
+#include <cstring>
+
+#include "dirnet/dirnet.h"
+#include "dispatch/kernel_table.h"
+#include "driver/align_groups.h"
+#include "driver/layout.h"
+#include "driver/memory.h"
+#include "driver/parallel.h"
+#include "driver/tile_classes.h"
+#include "reference/reference.h"
+
+namespace dirnet {
+
+namespace {
+
+// Multiply-adds of one parallel item: some microseconds, far more than it costs to hand the item out.
+constexpr int64_t kMacsPerItem = 4 * 1000 * 1000;
+
+class Convolution {
+ public:
+  Convolution(const Kernels& kernels, const uint8_t* weights, const uint64_t* input, const Conv2dShape& shape,
+              const Epilogue& epilogue, const TileClasses& classes)
+      : kernels_(kernels),
+        weights_(weights),
+        shape_(shape),
+        epilogue_(epilogue),
+        classes_(classes),
+        layout_(shape, kernels),
+        out_h_(shape.out_h()),
+        out_w_(shape.out_w()),
+        input_(reinterpret_cast<const uint8_t*>(input)),
+        pixel_bytes_(words_for(shape.in_c) * 8),
+        group_bytes_(layout_.group_in / 8) {}
+
+  // Reads the groups from copies that start on a unit each, instead of from the input itself.
+  void use_aligned_groups(const uint8_t* aligned) {
+    input_ = aligned;
+    group_bytes_ = layout_.units * layout_.unit_bytes;
+    pixel_bytes_ = shape_.group * group_bytes_;
+  }
+
+  void run(const Parallel& parallel) const {
+    const int64_t blocks = shape_.group * layout_.blocks_per_group;
+    const int64_t tile_macs = kernels_.tile_pixels * kBlockChannels * layout_.taps * layout_.group_in;
+    if (blocks_share_words()) {
+      // Items are cut by pixels only, so that no two threads touch one word of bits.
+      const int64_t words = shape_.batch * out_h_ * out_w_ * words_for(shape_.out_c);
+      std::memset(epilogue_.bits, 0, static_cast<size_t>(words) * sizeof(uint64_t));
+      for_each_chunk(parallel, classes_.tiles(), ceil_div(kMacsPerItem, tile_macs * blocks),
+                     [&](int64_t begin, int64_t end) { run_blocks(0, blocks, begin, end); });
+      return;
+    }
+    const int64_t item_tiles = ceil_div(kMacsPerItem, tile_macs);
+    const int64_t chunks = ceil_div(classes_.tiles(), item_tiles);
+    if (chunks <= 1) {  // small images: an item is some blocks of all the tiles
+      const int64_t block_macs = tile_macs * (classes_.tiles() > 0 ? classes_.tiles() : 1);
+      for_each_chunk(parallel, blocks, ceil_div(kMacsPerItem, block_macs),
+                     [&](int64_t begin, int64_t end) { run_blocks(begin, end, 0, classes_.tiles()); });
+      return;
+    }
+    // Neighbouring items share a block: its weights stay in the nearest cache.
+    for_each_item(parallel, blocks * chunks, [&](int64_t item) {
+      const int64_t begin = item % chunks * item_tiles;
+      const int64_t end = begin + item_tiles < classes_.tiles() ? begin + item_tiles : classes_.tiles();
+      run_blocks(item / chunks, item / chunks + 1, begin, end);
+    });
+  }
+
+ private:
+  // Only with groups whose channels do not fill whole words of output bits.
+  bool blocks_share_words() const {
+    return epilogue_.bits != nullptr && shape_.group > 1 && layout_.group_out % kBlockChannels != 0;
+  }
+
+  BlockEpilogue block_epilogue(int64_t first_channel, int64_t channels) const {
+    BlockEpilogue e{};
+    const size_t bytes = static_cast<size_t>(channels) * sizeof(float);
+    std::memcpy(e.scale, epilogue_.scale + first_channel, bytes);
+    std::memcpy(e.bias, epilogue_.bias + first_channel, bytes);
+    e.has_slope = epilogue_.slope != nullptr;
+    if (e.has_slope) std::memcpy(e.slope, epilogue_.slope + first_channel, bytes);
+    e.clip_min = epilogue_.clip_min;
+    e.clip_max = epilogue_.clip_max;
+    e.has_clip = !(e.clip_min == -INFINITY && e.clip_max == INFINITY);
+    e.channels = static_cast<int>(channels);
+    e.residual = epilogue_.residual != nullptr ? epilogue_.residual + first_channel : nullptr;
+    e.y = epilogue_.y != nullptr ? epilogue_.y + first_channel : nullptr;
+    e.pixel_floats = shape_.out_c;
+    if (epilogue_.bits != nullptr) {
+      std::memcpy(e.threshold, epilogue_.threshold + first_channel, bytes);
+      e.bits = epilogue_.bits + first_channel / 64;
+      e.pixel_words = words_for(shape_.out_c);
+      e.bit_shift = static_cast<int>(first_channel % 64);
+      e.owns_word = !blocks_share_words();
+    }
+    return e;
+  }
+
+  void run_blocks(int64_t first_block, int64_t past_block, int64_t begin, int64_t end) const {
+    for (int64_t block = first_block; block < past_block; ++block) run_block(block, begin, end);
+  }
+
+  // Tiles [begin, end) of one block of one group; blocks are numbered through all groups.
+  void run_block(int64_t block_of_all, int64_t begin, int64_t end) const {
+    const int64_t group = block_of_all / layout_.blocks_per_group;
+    const int64_t block = block_of_all % layout_.blocks_per_group;
+    const BlockEpilogue epilogue =
+        block_epilogue(group * layout_.group_out + block * kBlockChannels, layout_.block_channels(block));
+    const uint8_t* weights = weights_ + group * layout_.group_bytes() + layout_.block_offset(block);
+    const uint8_t* input = input_ + group * group_bytes_;
+    for (int64_t i = 0; i < classes_.count(); ++i) {
+      const TileClass& tile_class = classes_[i];
+      const int64_t first = tile_class.first_tile > begin ? tile_class.first_tile : begin;
+      const int64_t past = tile_class.first_tile + tile_class.tiles;
+      const int64_t last = past < end ? past : end;
+      if (first < last)
+        run_class(tile_class, first, last, input, weights, layout_.tap_bytes(block), epilogue);
+    }
+  }
+
+  void run_class(const TileClass& c, int64_t first, int64_t last, const uint8_t* input,
+                 const uint8_t* weights, int64_t weight_tap_bytes, const BlockEpilogue& epilogue) const {
+    ConvTile tile{};
+    tile.epilogue = &epilogue;
+    tile.rows = c.x.taps > 0 ? c.y.taps : 0;
+    tile.taps = c.x.taps;
+    tile.units = layout_.units;
+    tile.dot_max = static_cast<int32_t>(c.y.taps * c.x.taps * layout_.group_in);
+    tile.input_tap_bytes = shape_.dilation_w * pixel_bytes_;
+    tile.input_row_bytes = shape_.dilation_h * shape_.in_w * pixel_bytes_;
+    tile.weight_tap_bytes = weight_tap_bytes;
+    tile.weight_row_bytes = shape_.kernel_w * weight_tap_bytes;
+    tile.weights = weights + (c.y.first_tap * shape_.kernel_w + c.x.first_tap) * weight_tap_bytes;
+    // Taps of a row that touch in memory are one long run.
+    if (tile.input_tap_bytes == tile.units * layout_.unit_bytes) {
+      tile.units *= tile.taps;
+      tile.taps = 1;
+    }
+
+    PixelCursor cursor(*this, c, input, c.tile_begin(first));
+    for (int64_t t = first; t < last; ++t) {
+      tile.pixels = c.tile_pixels(t);
+      for (int p = 0; p < tile.pixels; ++p) {
+        tile.input[p] = cursor.input;
+        tile.output[p] = cursor.output;
+        cursor.advance();
+      }
+      kernels_.conv_tile(tile);
+    }
+  }
+
+  // Walks through the pixels of a class, row by row and image by image.
+  struct PixelCursor {
+    const uint8_t* input;  // first valid tap of the pixel
+    int64_t output;        // index of the output pixel
+
+    PixelCursor(const Convolution& conv, const TileClass& c, const uint8_t* group_input, int64_t pixel)
+        : conv_(conv), class_(c), group_input_(group_input), columns_(c.x.end - c.x.begin) {
+      const int64_t rows = c.y.end - c.y.begin;
+      column_ = pixel % columns_;
+      row_ = pixel / columns_ % rows;
+      image_ = pixel / columns_ / rows;
+      // Without any valid tap there is nothing to point at, and nothing is read.
+      step_bytes_ = c.y.taps == 0 || c.x.taps == 0 ? 0 : conv.shape_.stride_w * conv.pixel_bytes_;
+      locate();
+    }
+
+    void advance() {
+      ++output;
+      input += step_bytes_;
+      if (++column_ < columns_) return;
+      column_ = 0;
+      if (++row_ == class_.y.end - class_.y.begin) {
+        row_ = 0;
+        ++image_;
+      }
+      if (image_ < conv_.shape_.batch) locate();
+    }
+
+   private:
+    void locate() {
+      const Conv2dShape& s = conv_.shape_;
+      const int64_t oy = class_.y.begin + row_;
+      const int64_t ox = class_.x.begin + column_;
+      output = (image_ * conv_.out_h_ + oy) * conv_.out_w_ + ox;
+      input = group_input_;
+      if (step_bytes_ == 0) return;
+      const int64_t iy = oy * s.stride_h - s.pad_top + class_.y.first_tap * s.dilation_h;
+      const int64_t ix = ox * s.stride_w - s.pad_left + class_.x.first_tap * s.dilation_w;
+      input += ((image_ * s.in_h + iy) * s.in_w + ix) * conv_.pixel_bytes_;
+    }
+
+    const Convolution& conv_;
+    const TileClass& class_;
+    const uint8_t* group_input_;
+    int64_t columns_;
+    int64_t column_, row_, image_;
+    int64_t step_bytes_;
+  };
+
+  const Kernels& kernels_;
+  const uint8_t* weights_;
+  const Conv2dShape& shape_;
+  const Epilogue& epilogue_;
+  const TileClasses& classes_;
+  WeightLayout layout_;
+  int64_t out_h_;
+  int64_t out_w_;
+  const uint8_t* input_;
+  int64_t pixel_bytes_;  // from one input pixel to the next
+  int64_t group_bytes_;  // from one group to the next in an input pixel
+};
+
+}  // namespace
+
+bool binary_conv2d(const PackedWeights& weights, const uint64_t* input, const Conv2dShape& shape,
+                   const Epilogue& epilogue, const Parallel& parallel) {
+  const Kernels* kernels = kernels_of(weights.isa());
+  if (kernels == nullptr) {
+    reference::binary_conv2d(reinterpret_cast<const uint64_t*>(weights.data()), input, shape, epilogue);
+    return true;
+  }
+  const TileClasses classes(shape, kernels->tile_pixels);
+  if (!classes.ok()) return false;
+  Convolution convolution(*kernels, weights.data(), input, shape, epilogue, classes);
+  if (shape.group == 1 || shape.in_c / shape.group % (8 * kernels->unit_bytes) == 0) {
+    convolution.run(parallel);
+    return true;
+  }
+  const GroupAlignment alignment(shape, kernels->unit_bytes);
+  const AlignedBuffer aligned(alignment.bytes());
+  if (aligned.data() == nullptr) return false;
+  alignment.run(input, aligned.data(), parallel);
+  convolution.use_aligned_groups(aligned.data());
+  convolution.run(parallel);
+  return true;
+}
+
+}  // namespace dirnet

@@ -1,0 +1,83 @@
+// What the driver hands to a micro-kernel: plain data only. Files compiled with an ISA's flags include this
+// header and nothing else of the library or of the C++ standard library: a std:: inline function instantiated
+// there could be the copy that the linker keeps for everybody, and would crash on an older CPU.
+#ifndef DIRNET_SRC_DRIVER_TILE_H_
+#define DIRNET_SRC_DRIVER_TILE_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace dirnet {
+
+// A block is what one micro-kernel call covers in output channels: one word of output bits.
+constexpr int kBlockChannels = 64;
+constexpr int kMaxTilePixels = 8;
+
+// The epilogue of one block, channels counted from the block's first. Entries past `channels` are zero.
+struct BlockEpilogue {
+  alignas(64) float scale[kBlockChannels];
+  alignas(64) float bias[kBlockChannels];
+  alignas(64) float slope[kBlockChannels];
+  alignas(64) float threshold[kBlockChannels];
+  float clip_min;
+  float clip_max;
+  int channels;  // 1 .. kBlockChannels
+  bool has_clip;
+  bool has_slope;
+  const float* residual;  // of pixel 0, null = none
+  float* y;               // of pixel 0, null = none
+  int64_t pixel_floats;   // from one pixel to the next in residual and y
+  uint64_t* bits;         // the word of pixel 0 that holds the block's first bit, null = none
+  int64_t pixel_words;    // from one pixel to the next in bits
+  int bit_shift;          // position of the block's first bit in its word
+  bool owns_word;         // no other block writes this word (then bit_shift is 0)
+};
+
+// Up to kMaxTilePixels output pixels that see the same valid taps, `rows` x `taps` of them, times one block.
+struct ConvTile {
+  const uint8_t* input[kMaxTilePixels];  // the first valid tap of each pixel
+  int64_t output[kMaxTilePixels];        // index of each output pixel
+  int pixels;
+  int32_t dot_max;          // K: the dot product when every bit agrees
+  int64_t rows;             // valid kernel rows
+  int64_t taps;             // separate runs of input in a row
+  int64_t units;            // input units (see Kernels::unit_bytes) in a run
+  int64_t input_row_bytes;  // from one kernel row to the next
+  int64_t input_tap_bytes;  // from one run to the next
+  int64_t weight_row_bytes;
+  int64_t weight_tap_bytes;
+  const uint8_t* weights;  // the block's weights at the first valid tap, aligned to 16 bytes or more
+  const BlockEpilogue* epilogue;
+};
+
+// The kernels of one ISA. Weights of a block lie as [tap][unit][lane], a lane being one output channel and a
+// unit the bits of 8 * unit_bytes input channels; the lanes of a block are padded with zeros to a multiple of
+// lane_multiple.
+struct Kernels {
+  int unit_bytes;
+  int lane_multiple;
+  int tile_pixels;  // the most pixels that conv_tile takes
+  void (*conv_tile)(const ConvTile& tile);
+  void (*binarize)(const float* x, int64_t pixels, int64_t channels, const float* threshold, uint64_t* bits);
+};
+
+extern const Kernels kPortableKernels;
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+extern const Kernels kNeonKernels;
+
+// Internal linkage on purpose: every ISA gets its own copy.
+static inline void store_bits(const BlockEpilogue& e, int64_t pixel, uint64_t block_bits) {
+  uint64_t* word = e.bits + pixel * e.pixel_words;
+  if (e.owns_word) {
+    *word = block_bits;
+    return;
+  }
+  word[0] |= block_bits << e.bit_shift;
+  // The second word exists only if the block reaches into it.
+  if (e.bit_shift + e.channels > 64) word[1] |= block_bits >> (64 - e.bit_shift);
+}
+
+}  // namespace dirnet
+
+#endif  // DIRNET_SRC_DRIVER_TILE_H_

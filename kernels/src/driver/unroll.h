@@ -1,0 +1,14 @@
+#ifndef DIRNET_SRC_DRIVER_UNROLL_H_
+#define DIRNET_SRC_DRIVER_UNROLL_H_
+
+// Before a loop over a register tile: arrays of vectors become registers only once such loops are fully
+// unrolled.
+#if defined(__clang__)
+#define DIRNET_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define DIRNET_UNROLL _Pragma("GCC unroll 8")
+#else
+#define DIRNET_UNROLL
+#endif
+
+#endif  // DIRNET_SRC_DRIVER_UNROLL_H_

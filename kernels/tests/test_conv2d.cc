@@ -1,0 +1,222 @@
+// Every ISA of this machine against the reference, and the reference against a float convolution.
+#include "conv_case.h"
+#include "threads.h"
+
+namespace dirnet {
+namespace test {
+
+namespace {
+
+int64_t pick(Random& random, std::initializer_list<int64_t> choices) {
+  return choices.begin()[random.below(static_cast<int64_t>(choices.size()))];
+}
+
+int64_t macs(const Conv2dShape& s) {
+  return s.batch * s.out_h() * s.out_w() * s.out_c * s.kernel_h * s.kernel_w * (s.in_c / s.group);
+}
+
+constexpr int64_t kOracleMacs = 4 * 1000 * 1000;
+
+void check_case(const ConvCase& c, Random& random) {
+  const ConvResult expected = run_case(c, Isa::kReference, Parallel{});
+  std::string difference;
+  CHECK(expected.y.intact() && expected.bits.intact(), "reference wrote outside an output: " + c.name());
+  if (macs(c.shape) <= kOracleMacs) {
+    CHECK(same_result(c, run_oracle(c), expected, &difference), "reference, " + c.name() + ": " + difference);
+  }
+  for (const Isa isa : kernels_to_test()) {
+    const std::string name = std::string(isa_name(isa)) + ", " + c.name() + ": ";
+    CHECK(same_result(c, expected, run_case(c, isa, Parallel{}), &difference), name + difference);
+    ShuffledThreads threads{1 + static_cast<int>(random.below(3)), random.bits()};
+    CHECK(same_result(c, expected, run_case(c, isa, threads.parallel()), &difference),
+          "threads, " + name + difference);
+  }
+}
+
+Conv2dShape random_geometry(int64_t in_c, int64_t out_c, int64_t kernel_h, int64_t kernel_w, Random& random) {
+  Conv2dShape s{};
+  s.batch = 1 + random.below(3);
+  s.in_c = in_c;
+  s.out_c = out_c;
+  s.kernel_h = kernel_h;
+  s.kernel_w = kernel_w;
+  s.stride_h = 1 + random.below(3);
+  s.stride_w = 1 + random.below(3);
+  s.dilation_h = 1 + random.below(2);
+  s.dilation_w = 1 + random.below(2);
+  s.group = 1;
+  // Now and then pads beyond the kernel's reach: the outermost pixels then see no tap at all.
+  const int64_t reach_h = (kernel_h - 1) * s.dilation_h + (random.below(6) == 0 ? 2 : 0);
+  const int64_t reach_w = (kernel_w - 1) * s.dilation_w + (random.below(6) == 0 ? 2 : 0);
+  s.pad_top = random.below(reach_h + 1);
+  s.pad_bottom = random.below(reach_h + 1);
+  s.pad_left = random.below(reach_w + 1);
+  s.pad_right = random.below(reach_w + 1);
+  s.in_h = 1 + random.below(9);
+  s.in_w = 1 + random.below(9);
+  while (s.out_h() == 0) ++s.in_h;
+  while (s.out_w() == 0) ++s.in_w;
+  return s;
+}
+
+struct Kernel {
+  int64_t h, w;
+};
+
+void test_ragged_shapes(bool small, Random& random) {
+  const std::initializer_list<int64_t> all_in = {1, 3, 31, 32, 33, 63, 64, 65, 100, 128, 130, 256};
+  const std::initializer_list<int64_t> few_in = {1, 33, 64, 130};
+  const std::initializer_list<int64_t> all_out = {1, 5, 16, 17, 33, 64, 70};
+  const std::initializer_list<int64_t> few_out = {5, 64, 70};
+  const std::initializer_list<Kernel> all_kernels = {{1, 1}, {3, 3}, {1, 3}, {5, 5}, {7, 7}};
+  const std::initializer_list<Kernel> few_kernels = {{1, 1}, {3, 3}, {1, 3}};
+  for (const int64_t in_c : small ? few_in : all_in) {
+    for (const int64_t out_c : small ? few_out : all_out) {
+      for (const Kernel kernel : small ? few_kernels : all_kernels) {
+        for (int repeat = 0; repeat < 2; ++repeat) {
+          Conv2dShape s = random_geometry(in_c, out_c, kernel.h, kernel.w, random);
+          if (small) s.batch = 1;
+          const EpilogueKind kind = epilogue_kind(static_cast<int>(random.below(kEpilogueKinds)));
+          check_case(make_case(s, kind, random), random);
+        }
+      }
+    }
+  }
+}
+
+void test_groups(bool small, Random& random) {
+  struct Channels {
+    int64_t in, out, group;
+  };
+  const std::initializer_list<Channels> all = {{64, 64, 2},   {96, 96, 3},   {100, 20, 4},  {130, 70, 2},
+                                               {33, 33, 33},  {128, 128, 4}, {256, 128, 2}, {72, 36, 9},
+                                               {128, 200, 8}, {200, 300, 2}, {16, 80, 16},  {320, 130, 5},
+                                               {24, 2, 2},    {96, 256, 4},  {65, 65, 65}};
+  for (const Channels channels : all) {
+    for (int repeat = 0; repeat < (small ? 1 : 8); ++repeat) {
+      const int64_t kernel = pick(random, {1, 3});
+      Conv2dShape s = random_geometry(channels.in, channels.out, kernel, kernel, random);
+      if (small) s.batch = 1;
+      s.group = channels.group;
+      const EpilogueKind kind =
+          epilogue_kind(8 * static_cast<int>(random.below(3)) + static_cast<int>(random.below(8)));
+      check_case(make_case(s, kind, random), random);
+    }
+  }
+}
+
+void test_epilogues(bool small, Random& random) {
+  for (int kind = 0; kind < kEpilogueKinds; ++kind) {
+    for (const int64_t out_c : {16, 64, 70, 128, 137}) {
+      if (small && out_c != 70) continue;
+      Conv2dShape s = random_geometry(64, out_c, 3, 3, random);
+      s.batch = 1;
+      check_case(make_case(s, epilogue_kind(kind), random), random);
+    }
+  }
+}
+
+// The shapes that networks have, big enough for several parallel items.
+void test_common_shapes(bool small, Random& random) {
+  for (const int64_t channels : {64, 128, 256, 512}) {
+    if (small && channels != 64) continue;
+    const int64_t side = small ? 7 : (channels == 64 ? 28 : 3584 / channels / 2);
+    const Conv2dShape s{1, side, side, channels, channels, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    check_case(make_case(s, epilogue_kind(17), random), random);
+    const Conv2dShape strided{2, side, side, channels, 64, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1};
+    if (!small) check_case(make_case(strided, epilogue_kind(8), random), random);
+  }
+  const Conv2dShape gemm{small ? 5 : 37, 1, 1, 300, 90, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1};
+  check_case(make_case(gemm, epilogue_kind(0), random), random);
+}
+
+// All bits different, or all equal, in sums longer than any network's: counters of 8 and of 16 bits must not
+// wrap.
+void test_long_sums(bool small, Random& random) {
+  const int64_t channels = small ? 2700 : 4608;
+  const int64_t taps = 25;  // 2700 * 25 > 65535
+  for (const bool different : {true, false}) {
+    for (const int64_t out_c : {3, 70}) {
+      if (small && out_c == 70) continue;
+      // Two outputs: the first lacks a column of taps, the second has all.
+      ConvCase c =
+          make_case({1, 5, 5, channels, out_c, 5, 5, 1, 1, 0, 1, 0, 0, 1, 1, 1}, epilogue_kind(16), random);
+      for (float& v : c.scale) v = 1.0F;
+      for (float& v : c.bias) v = 0.0F;
+      const uint64_t spare = channels % 64 == 0 ? ~uint64_t{0} : (uint64_t{1} << (channels % 64)) - 1;
+      const int64_t words = words_for(channels);
+      const auto word = [&](int64_t i, bool ones) {
+        if (!ones) return uint64_t{0};
+        return i % words == words - 1 ? spare : ~uint64_t{0};
+      };
+      for (size_t i = 0; i < c.input.size(); ++i) c.input[i] = word(static_cast<int64_t>(i), true);
+      for (size_t i = 0; i < c.weights.size(); ++i) c.weights[i] = word(static_cast<int64_t>(i), !different);
+      check_case(c, random);
+      const float longest = run_case(c, Isa::kReference, Parallel{}).y[out_c];
+      CHECK(longest == static_cast<float>(different ? -taps * channels : taps * channels),
+            "the longest sum is +-K");
+    }
+  }
+}
+
+// An output that sees no tap has dot = 0 and K = 0, whatever the weights.
+void test_pixels_without_taps(Random& random) {
+  ConvCase c = make_case({2, 2, 2, 40, 20, 1, 1, 1, 1, 3, 2, 1, 4, 1, 1, 1}, epilogue_kind(16), random);
+  for (float& v : c.scale) v = 3.0F;
+  for (float& v : c.bias) v = -0.5F;
+  check_case(c, random);
+  for (const Isa isa : kernels_to_test()) {
+    const ConvResult result = run_case(c, isa, Parallel{});
+    CHECK(result.y[0] == -0.5F,
+          std::string(isa_name(isa)) + ": the corner sees no tap and must equal the bias");
+  }
+  // Dilation so wide that the taps straddle a one-pixel image.
+  check_case(make_case({1, 1, 1, 64, 64, 2, 2, 1, 1, 2, 2, 2, 2, 2, 2, 1}, epilogue_kind(20), random),
+             random);
+  check_case(make_case({1, 1, 3, 7, 9, 3, 3, 1, 1, 6, 5, 6, 7, 3, 3, 1}, epilogue_kind(20), random), random);
+  // Nothing to do at all.
+  check_case(make_case({0, 4, 4, 64, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1}, epilogue_kind(16), random),
+             random);
+}
+
+// y may be the residual's own buffer.
+void test_in_place_residual(Random& random) {
+  const ConvCase c = make_case({1, 6, 5, 64, 70, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1}, epilogue_kind(17), random);
+  const ConvResult expected = run_case(c, Isa::kReference, Parallel{});
+  for (const Isa isa : kernels_to_test()) {
+    std::vector<float> y = c.residual;
+    Guarded<uint64_t> bits(expected.bits.size());
+    Epilogue e;
+    e.scale = c.scale.data();
+    e.bias = c.bias.data();
+    e.residual = y.data();
+    e.threshold = c.threshold.data();
+    e.y = y.data();
+    e.bits = bits.data();
+    binary_conv2d(pack_weights(isa, c.weights.data(), c.shape), c.input.data(), c.shape, e, Parallel{});
+    bool same = true;
+    for (size_t i = 0; i < y.size(); ++i)
+      same = same && same_float(y[i], expected.y[static_cast<int64_t>(i)]);
+    CHECK(same, std::string(isa_name(isa)) + ": y in the residual's buffer");
+  }
+}
+
+}  // namespace
+
+}  // namespace test
+}  // namespace dirnet
+
+int main(int argc, char** argv) {
+  using namespace dirnet::test;
+  const bool small = small_suite(argc, argv);
+  Random random(seed());
+  for (const dirnet::Isa isa : kernels_to_test()) std::printf("testing %s\n", dirnet::isa_name(isa));
+  test_ragged_shapes(small, random);
+  test_groups(small, random);
+  test_epilogues(small, random);
+  test_common_shapes(small, random);
+  test_long_sums(small, random);
+  test_pixels_without_taps(random);
+  test_in_place_residual(random);
+  return finish("conv2d");
+}
