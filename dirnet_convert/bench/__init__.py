@@ -1,0 +1,1 @@
+"""Comparing engines fairly: the same machine, the same minute, the same input."""

@@ -1,0 +1,226 @@
+"""A benchmark's figures as tables and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dirnet_convert.bench.engines import TITLES, EngineKind
+from dirnet_convert.bench.layers import LayerResult
+from dirnet_convert.bench.measure import MAX_OTHER_LOAD, Measurement
+from dirnet_convert.bench.profile import NodeTime, Profile
+from dirnet_convert.bench.suite import BenchResult, ThreadResult
+from dirnet_convert.files import write_atomic
+
+FORMAT = 1
+SHOWN_OPERATORS = 8
+
+
+def to_json(result: BenchResult) -> dict[str, Any]:
+    """Return ``result`` as plain values; ratios are FP32's time by the engine's."""
+    return {
+        "format": FORMAT,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": dataclasses.asdict(result.machine),
+        "isa": result.isa,
+        "batch": result.options.batch,
+        "seed": result.options.seed,
+        "rounds": result.options.measure.rounds,
+        "block_ms": result.options.measure.block_ms,
+        "file_bytes": {str(kind): size for kind, size in result.file_bytes.items()},
+        "results": [_thread_json(part) for part in result.results],
+    }
+
+
+def write_report(result: BenchResult, path: Path) -> None:
+    """Write ``result`` as JSON to ``path``."""
+    write_atomic(path, json.dumps(to_json(result), indent=1) + "\n")
+
+
+def tables(result: BenchResult) -> RenderableType:
+    """Return ``result`` as tables for a terminal."""
+    machine = result.machine
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    parts: list[RenderableType] = [
+        Text(f"{machine.cpu}, {machine.cores} processors, {machine.system}; {result.isa} kernels; {versions}")
+    ]
+    for part in result.results:
+        parts += [_engines_table(result, part), _operators_table(part.profiles[EngineKind.BINARY])]
+        parts.append(_module_table(part))
+        if part.layers:
+            parts.append(_layers_table(part))
+        note = quietness(part.engines)
+        if note:
+            parts.append(Text(note, style="yellow"))
+    return Group(*parts)
+
+
+def quietness(measurement: Measurement) -> str:
+    """Return a sentence where the machine was not quiet while measuring, or an empty string."""
+    if measurement.other_load is None:
+        return "This system does not tell what else was running; measure on a machine that does nothing else."
+    if measurement.only_quiet:
+        return ""
+    return (
+        f"Not a quiet machine: other processes used {measurement.other_load:.2f} processors at the median, "
+        f"and only {measurement.quiet_rounds} of {measurement.rounds} rounds were below {MAX_OTHER_LOAD}. "
+        "Quote neither times nor ratios: long calls are interrupted more often than short ones, which "
+        "flatters the faster engine. Measure again when nothing else runs."
+    )
+
+
+def module_times(profiles: dict[EngineKind, Profile]) -> list[tuple[str, float, float]]:
+    """Return (module, FP32 ms, binary ms) of every binary layer that both models name, in order."""
+
+    def sums(nodes: tuple[NodeTime, ...]) -> dict[str, float]:
+        totals: dict[str, float] = {}
+        for node in nodes:
+            if node.module:
+                totals[node.module] = totals.get(node.module, 0.0) + node.median_ms
+        return totals
+
+    binary = sums(tuple(node for node in profiles[EngineKind.BINARY].nodes if node.binary))
+    plain = sums(profiles[EngineKind.FP32].nodes)
+    return [(module, plain[module], time) for module, time in binary.items() if module in plain]
+
+
+def _engines_table(result: BenchResult, part: ThreadResult) -> Table:
+    table = Table(
+        title=f"batch {result.options.batch}, {part.threads} thread{'s' if part.threads > 1 else ''}"
+    )
+    table.add_column("in ONNX Runtime", no_wrap=True)
+    for name in ("median ms", "quartiles", "best", "images/s", "speed", "file MB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for timing in part.engines.timings:
+        kind = EngineKind(timing.name)
+        table.add_row(
+            TITLES[kind],
+            f"{timing.median_ms:.3f}",
+            f"{timing.low_ms:.3f}-{timing.high_ms:.3f}",
+            f"{timing.min_ms:.3f}",
+            f"{1000 * result.options.batch / timing.median_ms:.1f}",
+            f"{part.engines.ratio(EngineKind.FP32, kind):.2f}x",
+            f"{result.file_bytes[kind] / 1e6:.2f}",
+        )
+    return table
+
+
+def _operators_table(profile: Profile) -> Table:
+    title = f"Binary model: {100 * profile.binary_share:.0f} % of the time in binary operators"
+    table = Table(title=title)
+    table.add_column("operator")
+    table.add_column("ms", justify="right")
+    table.add_column("share", justify="right")
+    operators = list(profile.by_operator().items())
+    for op, time in operators[:SHOWN_OPERATORS]:
+        table.add_row(op, f"{time:.3f}", f"{100 * time / profile.total_ms:.1f} %")
+    rest = sum(time for _, time in operators[SHOWN_OPERATORS:])
+    if rest:
+        table.add_row("others", f"{rest:.3f}", f"{100 * rest / profile.total_ms:.1f} %")
+    return table
+
+
+def _module_table(part: ThreadResult) -> Table:
+    table = Table(title="Layers inside the networks (ONNX Runtime's profile)")
+    table.add_column("layer")
+    for name in ("FP32 ms", "binary ms", "ratio"):
+        table.add_column(name, justify="right")
+    for module, plain, binary in module_times(part.profiles):
+        table.add_row(module, f"{plain:.3f}", f"{binary:.3f}", f"{plain / binary:.1f}x")
+    return table
+
+
+def _layers_table(part: ThreadResult) -> Table:
+    table = Table(
+        title="Layers alone: whole call (with overhead and FP32's reorders) and kernel (without)",
+        caption="best: of the calls' best blocks; claim: the smallest of the three, on a quiet machine only",
+    )
+    for name in ("layer", "operator"):
+        table.add_column(name)
+    for name in (
+        "used",
+        "FP32 call/kernel us",
+        "binary call/kernel us",
+        "ratio call/kernel/best",
+        "claim",
+        "GMAC/s",
+    ):
+        table.add_column(name, justify="right")
+    for layer in part.layers:
+        table.add_row(
+            str(layer.shape),
+            layer.shape.op.removeprefix("BinaryConv2d") or "-",
+            f"{len(layer.modules)}",
+            f"{1e3 * layer.float_call_ms:.0f} / {1e3 * layer.float_kernel_ms:.0f}",
+            f"{1e3 * layer.binary_call_ms:.0f} / {1e3 * layer.binary_kernel_ms:.0f}",
+            f"{layer.call_ratio:.1f}x / {layer.kernel_ratio:.1f}x / {layer.best_ratio:.1f}x",
+            "not quiet" if layer.claim is None else f"{layer.claim:.1f}x",
+            f"{layer.gmacs_per_second:.0f}",
+        )
+    return table
+
+
+def _thread_json(part: ThreadResult) -> dict[str, Any]:
+    engines = part.engines
+    return {
+        "threads": part.threads,
+        "quiet_rounds": engines.quiet_rounds,
+        "only_quiet_rounds_counted": engines.only_quiet,
+        "other_load_processors": engines.other_load,
+        "engines": [
+            {
+                "engine": str(timing.name),
+                "title": TITLES[EngineKind(timing.name)],
+                "median_ms": timing.median_ms,
+                "quartiles_ms": [timing.low_ms, timing.high_ms],
+                "min_ms": timing.min_ms,
+                "times_fp32": engines.ratio(EngineKind.FP32, timing.name),
+            }
+            for timing in engines.timings
+        ],
+        "profiles": {str(kind): _profile_json(profile) for kind, profile in part.profiles.items()},
+        "modules": [
+            {"module": module, "fp32_ms": plain, "binary_ms": binary}
+            for module, plain, binary in module_times(part.profiles)
+        ],
+        "layers": [_layer_json(layer) for layer in part.layers],
+    }
+
+
+def _profile_json(profile: Profile) -> dict[str, Any]:
+    return {
+        "total_ms": profile.total_ms,
+        "binary_ms": profile.binary_ms,
+        "binary_share": profile.binary_share,
+        "operators_ms": profile.by_operator(),
+        "nodes": [
+            {"node": node.node, "op": node.op, "module": node.module, "median_ms": node.median_ms}
+            for node in profile.nodes
+        ],
+    }
+
+
+def _layer_json(layer: LayerResult) -> dict[str, Any]:
+    return {
+        "shape": dataclasses.asdict(layer.shape),
+        "modules": list(layer.modules),
+        "macs": layer.shape.macs,
+        "fp32_call_ms": layer.float_call_ms,
+        "fp32_kernel_ms": layer.float_kernel_ms,
+        "binary_call_ms": layer.binary_call_ms,
+        "binary_kernel_ms": layer.binary_kernel_ms,
+        "call_ratio": layer.call_ratio,
+        "kernel_ratio": layer.kernel_ratio,
+        "best_ratio": layer.best_ratio,
+        "lowest_ratio": layer.lowest_ratio,
+        "claim": layer.claim,
+        "gmacs_per_second": layer.gmacs_per_second,
+        "quiet": layer.quiet,
+    }

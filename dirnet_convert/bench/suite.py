@@ -1,0 +1,129 @@
+"""A whole benchmark of one model: engines side by side, where the time goes, and layers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+
+from dirnet_convert.bench.engines import EngineKind, bound_call, open_engine, random_inputs
+from dirnet_convert.bench.layers import LayerResult, compare_layers, find_layers
+from dirnet_convert.bench.machine import Machine, this_machine, usable_cores
+from dirnet_convert.bench.measure import Contestant, Measurement, MeasureOptions, measure
+from dirnet_convert.bench.profile import Profile, profile_in_turns
+from dirnet_convert.errors import UsageError
+from dirnet_convert.runtime.isa import chosen_isa
+
+PROFILE_TURNS = 5
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is measured: numbers of threads, batch size, rounds, and whether layers are measured alone."""
+
+    threads: tuple[int, ...] = (1,)
+    batch: int = 1
+    layers: bool = False
+    seed: int = 0
+    measure: MeasureOptions = field(default_factory=MeasureOptions)
+
+    def __post_init__(self) -> None:
+        if not self.threads or min(self.threads) < 1:
+            raise UsageError("The number of threads must be at least 1.")
+        if max(self.threads) > usable_cores():
+            raise UsageError(
+                f"{max(self.threads)} threads are asked for, but this process may use {usable_cores()} "
+                "processors; more threads than processors measure nothing."
+            )
+        if self.batch < 1:
+            raise UsageError(f"The batch must hold at least one image, not {self.batch}.")
+
+
+@dataclass(frozen=True)
+class ThreadResult:
+    """Everything measured with one number of threads."""
+
+    threads: int
+    engines: Measurement
+    profiles: dict[EngineKind, Profile]
+    layers: tuple[LayerResult, ...]
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """A benchmark with all that is needed to judge it."""
+
+    machine: Machine
+    isa: str
+    options: BenchOptions
+    file_bytes: dict[EngineKind, int]
+    results: tuple[ThreadResult, ...]
+
+
+Progress = Callable[[str, int, int], None]
+
+
+def run_suite(
+    models: Mapping[EngineKind, Path], options: BenchOptions, on_progress: Progress | None = None
+) -> BenchResult:
+    """Measure ``models`` (a file for each engine; FP32 and binary are needed) and return all figures.
+
+    ``on_progress`` is told what is under way, how much of it is done and how much there is.
+
+    Raises:
+        UsageError: FP32 or binary is missing, or a model does not take the batch.
+        DirnetError: a model does not load.
+    """
+    if EngineKind.FP32 not in models or EngineKind.BINARY not in models:
+        raise UsageError("A comparison needs the engines fp32 and binary.")
+    report = on_progress or (lambda _what, _done, _total: None)
+    return BenchResult(
+        machine=this_machine(),
+        isa=str(chosen_isa()),
+        options=options,
+        file_bytes={kind: path.stat().st_size for kind, path in models.items()},
+        results=tuple(_with_threads(models, options, threads, report) for threads in options.threads),
+    )
+
+
+def _with_threads(
+    models: Mapping[EngineKind, Path], options: BenchOptions, threads: int, report: Progress
+) -> ThreadResult:
+    title = f"{threads} thread{'s' if threads > 1 else ''}"
+    contestants = []
+    for kind, path in models.items():
+        session = open_engine(kind, path, threads)
+        size = session.get_inputs()[0].shape[0]
+        if isinstance(size, int) and size != options.batch:
+            raise UsageError(f"{path.name} takes batches of {size} only; bench it with --batch {size}.")
+        contestants.append(
+            Contestant(kind, bound_call(session, random_inputs(session, options.batch, options.seed)))
+        )
+    rounds = options.measure.rounds
+    finished = _Counter(report, f"engines, {title}", rounds)
+    engines = measure(contestants, options.measure, finished)
+    pair = {kind: models[kind] for kind in (EngineKind.FP32, EngineKind.BINARY)}
+    report(f"profile, {title}", 0, 1)
+    profiles = profile_in_turns(pair, threads, options.batch, options.seed, PROFILE_TURNS)
+    report(f"profile, {title}", 1, 1)
+    layers: tuple[LayerResult, ...] = ()
+    if options.layers:
+        binary = onnx.load(str(models[EngineKind.BINARY]), load_external_data=False)
+        found = find_layers(binary, profiles[EngineKind.BINARY])
+        done = _Counter(report, f"layers, {title}", len(found))
+        layers = compare_layers(found, threads, options.measure, options.seed, done)
+    return ThreadResult(threads, engines, profiles, layers)
+
+
+class _Counter:
+    """Counts finished steps of one part of the work and reports each."""
+
+    def __init__(self, report: Progress, what: str, total: int) -> None:
+        self._report, self._what, self._done, self._total = report, what, 0, total
+        report(what, 0, total)
+
+    def __call__(self) -> None:
+        self._done += 1
+        self._report(self._what, self._done, self._total)

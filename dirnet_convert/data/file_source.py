@@ -1,0 +1,156 @@
+"""Data sets of image files, decoded as they are needed, in the same process or in workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from dirnet_convert.data.augment import test_transform, train_transform
+from dirnet_convert.data.source import Batch, DataInfo, ImageSource, Limits, Split, mixed_seed
+from dirnet_convert.errors import DirnetError, UsageError
+from dirnet_convert.recipe import AugmentKind
+
+
+@dataclass(frozen=True)
+class FileSplit:
+    """One split: image files and their classes, in step."""
+
+    paths: tuple[Path, ...] = ()
+    labels: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class BrokenImage:
+    """An image file that could not be read, and why; travels from a worker as a value, not as a traceback."""
+
+    path: Path
+    reason: str
+
+    def error(self) -> DirnetError:
+        return DirnetError(f"{self.path} cannot be read as an image ({self.reason}); repair or remove it.")
+
+
+class BrokenImageError(DirnetError):
+    """Raised by load_image; carries the file and the reason."""
+
+    def __init__(self, broken: BrokenImage) -> None:
+        super().__init__(str(broken.error()))
+        self.broken = broken
+
+
+def load_image(path: Path) -> Image.Image:
+    """Decode an image file to RGB, turned upright as its EXIF data say.
+
+    Raises:
+        BrokenImageError: the file is missing, no image, or cut short.
+    """
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise BrokenImageError(BrokenImage(path, "no such file")) from None
+    except Image.UnidentifiedImageError:
+        raise BrokenImageError(BrokenImage(path, "not an image, or of an unknown format")) from None
+    # Pillow reports broken content as any of these, according to the format.
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise BrokenImageError(BrokenImage(path, str(error))) from None
+
+
+class FileSource(ImageSource):
+    """An ImageSource over image files; ``workers`` processes decode ahead, 0 decodes in this one."""
+
+    def __init__(
+        self, info: DataInfo, limits: Limits, train: FileSplit, test: FileSplit, workers: int
+    ) -> None:
+        super().__init__(info, limits)
+        self._splits = {Split.TRAIN: train, Split.TEST: test}
+        self._label_tensors = {
+            split: torch.tensor(data.labels, dtype=torch.int64) for split, data in self._splits.items()
+        }
+        self._workers = workers
+
+    def steps_per_epoch(self, batch_size: int, limit: int = 0) -> int:
+        """Return the number of whole training batches; raises UsageError where there is not one."""
+        if not self._splits[Split.TRAIN].paths:
+            raise UsageError(
+                f"Data '{self.info.name}' has only validation images here, to evaluate and calibrate with; "
+                "training needs a folder train/ beside val/."
+            )
+        return super().steps_per_epoch(batch_size, limit)
+
+    def _labels(self, split: Split) -> Tensor:
+        return self._label_tensors[split]
+
+    def _raw_batches(
+        self,
+        split: Split,
+        batches: Sequence[Sequence[int]],
+        augment: AugmentKind | None,
+        seed: int,
+        first: int,
+    ) -> Iterator[Batch]:
+        size = self.info.image_size
+        transform = (
+            test_transform(size, self.info.test_resize) if augment is None else train_transform(size, augment)
+        )
+        loader = DataLoader(
+            _BatchDecoder(self._splits[split], batches, transform, seed),
+            batch_size=None,
+            shuffle=False,
+            num_workers=self._workers,
+            # Without its own generator a loader draws from torch's, which a resumed run must find untouched.
+            generator=torch.Generator().manual_seed(seed),
+        )
+        for item in loader:
+            if isinstance(item, BrokenImage):
+                raise BrokenImageError(item)
+            yield item
+
+
+class _BatchDecoder(Dataset):
+    """Decodes the k-th batch whole; each image's randomness depends on the seed and its position alone."""
+
+    def __init__(
+        self, split: FileSplit, batches: Sequence[Sequence[int]], transform: v2.Transform, seed: int
+    ) -> None:
+        self._split = split
+        self._batches = batches
+        self._transform = transform
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> Batch | BrokenImage:
+        positions = self._batches[number]
+        images = []
+        with torch.random.fork_rng(devices=[]):
+            for position in positions:
+                torch.manual_seed(mixed_seed(self._seed, position))
+                try:
+                    images.append(self._transform(load_image(self._split.paths[position])))
+                except BrokenImageError as error:
+                    return error.broken
+        labels = torch.tensor([self._split.labels[position] for position in positions], dtype=torch.int64)
+        return torch.stack(images), labels
+
+
+def prepare_image(path: Path, info: DataInfo) -> Tensor:
+    """Return one image file as a network takes it: test transform, normalized, float32 (1, C, H, W).
+
+    Raises:
+        BrokenImageError: the file cannot be read as an image.
+    """
+    image = load_image(path)
+    if info.channels == 1:
+        image = image.convert("L")
+    pixels = test_transform(info.image_size, info.test_resize)(image)[None].to(torch.float32).div_(255.0)
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (info.mean, info.std))
+    return pixels.sub_(mean).div_(std)

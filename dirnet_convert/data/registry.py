@@ -1,0 +1,81 @@
+"""The one table of data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dirnet_convert.data.augment import PHOTOGRAPH_RESIZE
+from dirnet_convert.data.cifar import open_cifar10, open_cifar100
+from dirnet_convert.data.digits import open_digits
+from dirnet_convert.data.folder import open_folder
+from dirnet_convert.data.imagenet import open_imagenet
+from dirnet_convert.data.source import ImageSource, Limits, Wanted
+from dirnet_convert.data.where import Request, data_folder, download_requested
+from dirnet_convert.errors import UsageError, nearest_name
+from dirnet_convert.recipe import DataOptions
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One row of the table: how it is opened, and its images' DataInfo.test_resize."""
+
+    open: Callable[[Request], ImageSource]
+    test_resize: float = 1.0
+
+
+DATA_SETS: dict[str, DataSet] = {
+    "cifar10": DataSet(open_cifar10),
+    "cifar100": DataSet(open_cifar100),
+    "digits": DataSet(open_digits),
+    "folder": DataSet(open_folder, PHOTOGRAPH_RESIZE),
+    "imagenet": DataSet(open_imagenet, PHOTOGRAPH_RESIZE),
+}
+
+
+def data_names() -> list[str]:
+    """Return the names that --data takes."""
+    return sorted(DATA_SETS)
+
+
+def test_resize(name: str) -> float:
+    """Return DataInfo.test_resize of the data set ``name``, that of photographs where the name is unknown."""
+    known = DATA_SETS.get(name.partition(":")[0])
+    return known.test_resize if known else PHOTOGRAPH_RESIZE
+
+
+def open_data(
+    options: DataOptions,
+    *,
+    image_size: int = 0,
+    mean: tuple[float, ...] = (),
+    std: tuple[float, ...] = (),
+    download: bool = False,
+) -> ImageSource:
+    """Open the data set that ``options`` names; its fields win over the other arguments (the weights').
+
+    ``download`` (or DIRNET_DOWNLOAD=1) allows fetching what is missing and can be fetched.
+
+    Raises:
+        UsageError: an unknown name, or files that are not there; the sentence says what to put where.
+        DirnetError: a download failed.
+    """
+    name, _, argument = options.name.partition(":")
+    if name not in DATA_SETS or (argument and name != "folder"):
+        raise UsageError(
+            f"No data set '{options.name}'{nearest_name(name, DATA_SETS)}; there are "
+            f"{', '.join(data_names())} (folder is written folder:DIR)."
+        )
+    for field in ("image_size", "workers", "train_limit", "test_limit"):
+        if getattr(options, field) < 0:
+            raise UsageError(f"data.{field} must not be negative, it is {getattr(options, field)}.")
+    request = Request(
+        name=options.name,
+        argument=argument,
+        folder=data_folder(options.dir),
+        wanted=Wanted(options.image_size or image_size, options.mean or mean, options.std or std),
+        limits=Limits(options.train_limit, options.test_limit),
+        workers=options.workers,
+        download=download_requested(download),
+    )
+    return DATA_SETS[name].open(request)

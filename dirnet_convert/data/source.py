@@ -1,0 +1,206 @@
+"""What every source of images offers: normalized batches, the same for the same seed and epoch."""
+
+from __future__ import annotations
+
+import abc
+import enum
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dirnet_convert.errors import UsageError
+from dirnet_convert.recipe import AugmentKind
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Split(enum.StrEnum):
+    """Which part of a data set."""
+
+    TRAIN = "train"
+    TEST = "test"
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a network must know of its images: classes, channels, edge in pixels, mean and std per channel.
+
+    Before the central crop of a test image its shortest side becomes ``image_size * test_resize``.
+    """
+
+    name: str
+    classes: int
+    class_names: tuple[str, ...]
+    channels: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    test_resize: float = 1.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many images of each split are used, spread evenly over the split; 0 means all."""
+
+    train: int = 0
+    test: int = 0
+
+
+def mixed_seed(*parts: int) -> int:
+    """Return a 63-bit seed that differs wherever one of ``parts`` (any integers) differs."""
+    return int(np.random.SeedSequence([part % 2**64 for part in parts]).generate_state(1, np.uint64)[0]) >> 1
+
+
+def spread(size: int, limit: int) -> list[int]:
+    """Return ``limit`` of the positions 0..size-1, evenly spaced (all where ``limit`` is 0 or too large).
+
+    Files lie class by class, so that the first few alone would be of one class.
+    """
+    if limit <= 0 or limit >= size:
+        return list(range(size))
+    return [position * size // limit for position in range(limit)]
+
+
+class ImageSource(abc.ABC):
+    """Images of one data set, with their classes; a subclass says where the raw bytes come from."""
+
+    def __init__(self, info: DataInfo, limits: Limits) -> None:
+        if len(info.mean) != info.channels or len(info.std) != info.channels or min(info.std) <= 0:
+            raise UsageError(
+                f"Data '{info.name}' has {info.channels} channels: mean and std need that many numbers each, "
+                f"with std above 0, not mean {list(info.mean)} and std {list(info.std)}."
+            )
+        self.info = info
+        self._limits = limits
+        self._mean = torch.tensor(info.mean).view(1, -1, 1, 1)
+        self._std = torch.tensor(info.std).view(1, -1, 1, 1)
+
+    @abc.abstractmethod
+    def _labels(self, split: Split) -> Tensor:
+        """Return the int64 class of every image of ``split``, before limits."""
+
+    @abc.abstractmethod
+    def _raw_batches(
+        self,
+        split: Split,
+        batches: Sequence[Sequence[int]],
+        augment: AugmentKind | None,
+        seed: int,
+        first: int,
+    ) -> Iterator[Batch]:
+        """Yield (uint8 (N, C, H, W), int64 (N,)) per list of positions; ``augment`` None: the test transform.
+
+        Randomness must depend only on ``seed``, the batch's number (counted from ``first``) and the position.
+        """
+
+    @property
+    def train_size(self) -> int:
+        """Number of training images in use."""
+        return len(self._positions(Split.TRAIN, 0))
+
+    @property
+    def test_size(self) -> int:
+        """Number of test images in use."""
+        return len(self._positions(Split.TEST, 0))
+
+    def steps_per_epoch(self, batch_size: int, limit: int = 0) -> int:
+        """Return the number of whole training batches; raises UsageError where there is not one."""
+        images = len(self._positions(Split.TRAIN, limit))
+        if images < batch_size or images == 0:
+            raise UsageError(
+                f"Data '{self.info.name}' has {images} training images, fewer than a batch of {batch_size}; "
+                "choose a smaller batch size or add images."
+            )
+        return images // batch_size
+
+    def train_batches(
+        self,
+        batch_size: int,
+        augment: AugmentKind,
+        seed: int,
+        epoch: int,
+        start_batch: int = 0,
+        limit: int = 0,
+    ) -> Iterator[Batch]:
+        """Yield shuffled, augmented (float32 (N, C, H, W), int64 (N,)) in whole batches.
+
+        The batches depend on ``seed``, ``epoch`` and the batch's number alone: a run resumed at
+        ``start_batch`` sees what a run that never stopped sees, and nothing before it is decoded.
+
+        Raises:
+            UsageError: there are fewer images than one batch holds.
+        """
+        steps = self.steps_per_epoch(batch_size, limit)
+        positions = self._positions(Split.TRAIN, limit)
+        epoch_seed = mixed_seed(seed, epoch)
+        order = torch.randperm(len(positions), generator=torch.Generator().manual_seed(epoch_seed)).tolist()
+        shuffled = [positions[k] for k in order]
+        batches = [shuffled[k * batch_size : (k + 1) * batch_size] for k in range(start_batch, steps)]
+        for images, labels in self._raw_batches(Split.TRAIN, batches, augment, epoch_seed, start_batch):
+            yield self._normalize(images), labels
+
+    def test_batches(self, batch_size: int, limit: int = 0) -> Iterator[Batch]:
+        """Yield every test image once, in order, as (float32 (N, C, H, W), int64 (N,))."""
+        positions = self._positions(Split.TEST, limit)
+        yield from self._plain_batches(Split.TEST, positions, batch_size)
+
+    def calibration_images(self, count: int, seed: int) -> Tensor:
+        """Return up to ``count`` un-augmented training images (N, C, H, W), spread over the classes.
+
+        A data set that has only validation images lends those.
+        """
+        split = Split.TRAIN if self.train_size else Split.TEST
+        positions = self._positions(split, 0)
+        labels = self._labels(split)[positions].tolist()
+        order = torch.randperm(
+            len(positions), generator=torch.Generator().manual_seed(mixed_seed(seed))
+        ).tolist()
+        seen: dict[int, int] = {}
+        rounds = []
+        for k in order:
+            rounds.append((seen.get(labels[k], 0), len(rounds), positions[k]))
+            seen[labels[k]] = seen.get(labels[k], 0) + 1
+        chosen = [position for _, _, position in sorted(rounds)[:count]]
+        return torch.cat([images for images, _ in self._plain_batches(split, chosen, 64)])
+
+    def _plain_batches(self, split: Split, positions: Sequence[int], batch_size: int) -> Iterator[Batch]:
+        batches = [positions[k : k + batch_size] for k in range(0, len(positions), batch_size)]
+        for images, labels in self._raw_batches(split, batches, None, 0, 0):
+            yield self._normalize(images), labels
+
+    def _positions(self, split: Split, limit: int) -> list[int]:
+        used = self._used[split]
+        return [used[k] for k in spread(len(used), limit)] if limit else used
+
+    @functools.cached_property
+    def _used(self) -> dict[Split, list[int]]:
+        limits = {Split.TRAIN: self._limits.train, Split.TEST: self._limits.test}
+        return {split: spread(len(self._labels(split)), limit) for split, limit in limits.items()}
+
+    def _normalize(self, images: Tensor) -> Tensor:
+        return images.to(torch.float32).div_(255.0).sub_(self._mean).div_(self._std)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a caller asks of a data set's images; an empty field leaves the data set's own value."""
+
+    image_size: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def applied(self, info: DataInfo) -> DataInfo:
+        """Return ``info`` with the fields that were asked for."""
+        return replace(
+            info,
+            image_size=self.image_size or info.image_size,
+            mean=self.mean or info.mean,
+            std=self.std or info.std,
+        )

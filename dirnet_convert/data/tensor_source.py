@@ -1,0 +1,52 @@
+"""Small data sets that lie in memory whole, augmented a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dirnet_convert.data.augment import augment_batch, resize_batch
+from dirnet_convert.data.source import Batch, DataInfo, ImageSource, Limits, Split, mixed_seed
+from dirnet_convert.recipe import AugmentKind
+
+
+@dataclass(frozen=True)
+class TensorSplit:
+    """One split: images uint8 (N, C, H, W), labels int64 (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class TensorSource(ImageSource):
+    """An ImageSource over tensors; ``mirror`` False where a mirrored image is another thing (digits)."""
+
+    def __init__(
+        self, info: DataInfo, limits: Limits, train: TensorSplit, test: TensorSplit, mirror: bool = True
+    ) -> None:
+        super().__init__(info, limits)
+        self._splits = {Split.TRAIN: train, Split.TEST: test}
+        self._mirror = mirror
+
+    def _labels(self, split: Split) -> Tensor:
+        return self._splits[split].labels
+
+    def _raw_batches(
+        self,
+        split: Split,
+        batches: Sequence[Sequence[int]],
+        augment: AugmentKind | None,
+        seed: int,
+        first: int,
+    ) -> Iterator[Batch]:
+        data = self._splits[split]
+        for number, positions in enumerate(batches, first):
+            chosen = torch.tensor(positions, dtype=torch.int64)
+            images = data.images[chosen]
+            if augment is not None:
+                generator = torch.Generator().manual_seed(mixed_seed(seed, number))
+                images = augment_batch(images, augment, generator, self._mirror)
+            yield resize_batch(images, self.info.image_size), data.labels[chosen]

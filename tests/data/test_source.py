@@ -1,0 +1,110 @@
+"""What every source promises: order, seeds, resumption, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from dirnet_convert.data.registry import open_data
+from dirnet_convert.data.source import ImageSource, mixed_seed, spread
+from dirnet_convert.errors import UsageError
+from dirnet_convert.recipe import AugmentKind, DataOptions
+
+FolderMaker = Callable[..., Path]
+
+SEED = 11
+
+
+@pytest.fixture(params=["tensor", "files", "workers"])
+def source(request: pytest.FixtureRequest, make_folder: FolderMaker) -> ImageSource:
+    if request.param == "tensor":
+        return open_data(DataOptions("digits"))
+    workers = 1 if request.param == "workers" else 0
+    root = make_folder(("ant", "bee", "cat"), count=7)
+    return open_data(DataOptions(f"folder:{root}", image_size=24, workers=workers))
+
+
+@pytest.mark.parametrize("augment", list(AugmentKind))
+def test_a_resumed_epoch_sees_the_same_batches(source: ImageSource, augment: AugmentKind) -> None:
+    whole = list(islice(source.train_batches(4, augment, SEED, epoch=2), 4))
+    resumed = list(islice(source.train_batches(4, augment, SEED, epoch=2, start_batch=2), 2))
+    for (images, labels), (again, labels_again) in zip(whole[2:], resumed, strict=True):
+        assert torch.equal(images, again)
+        assert torch.equal(labels, labels_again)
+
+
+def test_epochs_and_seeds_differ(source: ImageSource) -> None:
+    def first(seed: int, epoch: int) -> torch.Tensor:
+        return next(source.train_batches(4, AugmentKind.FLIP_CROP, seed, epoch))[0]
+
+    assert not torch.equal(first(SEED, 0), first(SEED, 1))
+    assert not torch.equal(first(SEED, 0), first(SEED + 1, 0))
+    assert torch.equal(first(SEED, 0), first(SEED, 0))
+
+
+def test_the_global_generator_is_left_alone(source: ImageSource) -> None:
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    list(islice(source.train_batches(4, AugmentKind.RANDOM_RESIZED_CROP, SEED, 0), 2))
+    list(source.test_batches(64))
+    source.calibration_images(4, SEED)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_batches_are_whole_and_normalized(source: ImageSource) -> None:
+    size = source.info.image_size
+    batches = list(source.train_batches(4, AugmentKind.NONE, SEED, 0))
+    assert len(batches) == source.steps_per_epoch(4) == source.train_size // 4
+    for images, labels in batches:
+        assert images.shape == (4, 3, size, size)
+        assert images.dtype == torch.float32 and labels.dtype == torch.int64
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (source.info.mean, source.info.std))
+    pixels = batches[0][0] * std + mean
+    assert pixels.min() > -1e-5 and pixels.max() < 1 + 1e-5
+
+
+def test_every_test_image_comes_once_in_order(source: ImageSource) -> None:
+    labels = torch.cat([labels for _, labels in source.test_batches(5)])
+    assert len(labels) == source.test_size
+    again = torch.cat([labels for _, labels in source.test_batches(64)])
+    assert torch.equal(labels, again)
+
+
+def test_limits_keep_every_class(source: ImageSource) -> None:
+    limited = torch.cat([labels for _, labels in source.test_batches(64, limit=source.info.classes * 2)])
+    assert len(limited) == source.info.classes * 2
+    assert len(limited.unique()) >= 3
+    assert source.steps_per_epoch(2, limit=6) == 3
+
+
+def test_too_few_images_for_a_batch(source: ImageSource) -> None:
+    with pytest.raises(UsageError, match="smaller batch size"):
+        source.steps_per_epoch(source.train_size + 1)
+
+
+def test_calibration_is_spread_over_classes_and_repeatable(source: ImageSource) -> None:
+    count = source.info.classes * 2
+    images = source.calibration_images(count, SEED)
+    assert images.shape[0] == count
+    assert torch.equal(images, source.calibration_images(count, SEED))
+    assert not torch.equal(images, source.calibration_images(count, SEED + 1))
+    assert len(source.calibration_images(10**6, SEED)) == source.train_size
+
+
+def test_options_limit_the_sizes(make_folder: FolderMaker) -> None:
+    root = make_folder(("ant", "bee"), count=6)
+    source = open_data(DataOptions(f"folder:{root}", image_size=16, train_limit=8, test_limit=4))
+    assert (source.train_size, source.test_size) == (8, 4)
+    assert torch.cat([labels for _, labels in source.test_batches(3)]).tolist() == [0, 0, 1, 1]
+
+
+def test_spread_and_seed() -> None:
+    assert spread(10, 0) == spread(10, 99) == list(range(10))
+    assert spread(10, 5) == [0, 2, 4, 6, 8]
+    seeds = {mixed_seed(a, b) for a in range(-2, 20) for b in range(20)}
+    assert len(seeds) == 22 * 20
+    assert all(0 <= seed < 2**63 for seed in seeds)
