@@ -1,0 +1,111 @@
+"""The estimator of one layer: which slope stands in for sign()'s, and its state while training goes on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dirnet_convert.binarize.dte import magnitude_quantile, two_stage_k, two_stage_t
+from dirnet_convert.binarize.ede import scheduled_t
+from dirnet_convert.binarize.sign import estimated_sign, hard_sign
+from dirnet_convert.recipe import EstimatorKind, EstimatorOptions
+
+
+class Estimator(nn.Module):
+    """sign(x - threshold) whose backward pass is one of STE, POLYNOMIAL, EDE, DTE.
+
+    ==========  =========================  ==============================================
+    kind        dL/dx = dL/dy * ...        in
+    ==========  =========================  ==============================================
+    STE         1 where abs(x) <= window   sign.ste_derivative
+    POLYNOMIAL  max(0, 2 - 2 abs(x))       sign.polynomial_derivative
+    EDE         k*t*(1 - tanh(t*x)^2)      ede.ede_derivative, t by the clock
+    DTE         the same                   dte.two_stage_t, t by the clock and the layer
+    ==========  =========================  ==============================================
+
+    Its state lies in scalar buffers: ``t`` and ``k``; ``quantile``, DTE's epsilon-quantile of |x|, 0 before
+    it is known (it moves slowly, so it is measured now and then on one batch rather than sorted at every
+    step); and ``blend``, the share of sign() in the training output where ``gradual`` > 0.
+
+    >>> estimator = Estimator(EstimatorKind.EDE)
+    >>> estimator.set_progress(0.5)
+    >>> x = torch.tensor([-1.0, 0.0, 1.0], requires_grad=True)
+    >>> y = estimator(x, torch.zeros(1))
+    >>> y.sum().backward()
+    >>> y.detach(), x.grad
+    (tensor([-1.,  1.,  1.]), tensor([0.4200, 1.0000, 0.4200]))
+    """
+
+    t: Tensor
+    k: Tensor
+    quantile: Tensor
+    blend: Tensor
+
+    def __init__(
+        self,
+        kind: EstimatorKind,
+        *,
+        t_min: float = 0.1,
+        t_max: float = 10.0,
+        epsilon: float = 0.1,
+        window: float = 1.0,
+        gradual: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.t_min, self.t_max, self.epsilon = t_min, t_max, epsilon
+        self.window, self.gradual = window, gradual
+        for name in ("t", "k", "quantile", "blend"):
+            self.register_buffer(name, torch.zeros(()))
+        self.set_progress(0.0)
+
+    @classmethod
+    def for_weights(cls, options: EstimatorOptions) -> Estimator:
+        """Build the estimator of a layer's weights."""
+        return cls._build(options.weights, options, options.gradual_weights)
+
+    @classmethod
+    def for_inputs(cls, options: EstimatorOptions) -> Estimator:
+        """Build the estimator of a layer's inputs."""
+        return cls._build(options.inputs, options, options.gradual_inputs)
+
+    @classmethod
+    def _build(cls, kind: EstimatorKind, options: EstimatorOptions, gradual: float) -> Estimator:
+        return cls(
+            kind,
+            t_min=options.t_min,
+            t_max=options.t_max,
+            epsilon=options.epsilon,
+            window=options.window,
+            gradual=gradual,
+        )
+
+    @property
+    def needs_quantile(self) -> bool:
+        """Whether the layer's distribution plays a part: DTE with epsilon > 0."""
+        return self.kind is EstimatorKind.DTE and self.epsilon > 0.0
+
+    @torch.no_grad()
+    def set_progress(self, fraction: float) -> None:
+        """Move t, k and blend to where they stand after ``fraction`` in [0, 1] of the training."""
+        self.t.copy_(two_stage_t(scheduled_t(fraction, self.t_min, self.t_max), self.quantile))
+        self.k.copy_(two_stage_k(self.t))
+        self.blend.fill_(min(1.0, fraction / self.gradual) if self.gradual > 0.0 else 1.0)
+
+    @torch.no_grad()
+    def observe(self, distance: Tensor) -> None:
+        """Take the epsilon-quantile of ``distance`` = x - threshold; the next set_progress heeds it."""
+        if self.needs_quantile:
+            self.quantile.copy_(magnitude_quantile(distance, self.epsilon))
+
+    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
+        """Return -1 and +1 like ``x``; while training with ``gradual``, blend*sign(u) + (1 - blend)*u."""
+        if not self.training and not torch.is_grad_enabled():
+            return hard_sign(x, threshold)
+        signs = estimated_sign(x, threshold, self.t, self.k, self.kind, self.window)
+        if not self.training or self.gradual == 0.0:
+            return signs
+        return torch.lerp(x - threshold, signs, self.blend)
+
+    def extra_repr(self) -> str:
+        return self.kind.value

@@ -1,0 +1,199 @@
+"""Convolution and linear layer with binary weights and binary inputs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dirnet_convert.binarize.estimators import Estimator
+from dirnet_convert.binarize.imb import balance_and_standardize, power_of_two_scale
+from dirnet_convert.binarize.sign import hard_sign
+from dirnet_convert.errors import DirnetError
+from dirnet_convert.recipe import ConvertOptions, EstimatorOptions
+
+Padding = tuple[int, int, int, int]
+
+
+class BinaryLayer(nn.Module):
+    """What binary layers share: latent weights, a threshold per input channel, and an estimator for each."""
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        in_channels: int,
+        options: ConvertOptions,
+        estimator: EstimatorOptions,
+    ) -> None:
+        super().__init__()
+        self.balance_weights = options.balance_weights
+        self.scale_weights = options.scale_weights
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        threshold = weight.new_zeros(in_channels)
+        self.threshold = nn.Parameter(threshold, requires_grad=options.learn_threshold)
+        self.weight_estimator = Estimator.for_weights(estimator)
+        self.input_estimator = Estimator.for_inputs(estimator)
+
+    def standardized_weight(self) -> Tensor:
+        """Return what sign() sees of the weights: balanced and standardized, or as they are without IMB."""
+        return balance_and_standardize(self.weight) if self.balance_weights else self.weight
+
+    @torch.no_grad()
+    def binary_weight(self) -> Tensor:
+        """Return the weights as exactly -1 and +1, shaped like ``weight``."""
+        return hard_sign(self.standardized_weight())
+
+    @torch.no_grad()
+    def weight_scale(self) -> Tensor:
+        """Return the scale (O,) that multiplies each output channel: a power of two, or 1 without scales."""
+        if not self.scale_weights:
+            return self.weight.new_ones(self.weight.shape[0])
+        return power_of_two_scale(self.standardized_weight())
+
+    def _scaled_weight(self) -> Tensor:
+        standardized = self.standardized_weight()
+        signs = self.weight_estimator(standardized, standardized.new_zeros(1))
+        if not self.scale_weights:
+            return signs
+        # Multiplying by a power of two is exact, so scaling the weights equals scaling the sums, and is
+        # cheaper.
+        scale = power_of_two_scale(standardized)
+        return signs * scale.view(-1, *(1 for _ in range(signs.dim() - 1)))
+
+    def aligned_threshold(self, x: Tensor) -> Tensor:
+        """Return the threshold shaped so that it broadcasts against the input ``x``."""
+        raise NotImplementedError
+
+    def binarize_input(self, x: Tensor) -> Tensor:
+        """Return +1 where x >= threshold of its channel and -1 elsewhere, shaped like ``x``."""
+        return self.input_estimator(x, self.aligned_threshold(x))
+
+    @torch.no_grad()
+    def observe(self, x: Tensor) -> None:
+        """Show the estimators the distributions of this layer's weights and of its input ``x``."""
+        if self.weight_estimator.needs_quantile:
+            self.weight_estimator.observe(self.standardized_weight())
+        if self.input_estimator.needs_quantile:
+            self.input_estimator.observe(x - self.aligned_threshold(x))
+
+
+class BinaryConv2d(BinaryLayer):
+    """conv2d(sign(x - threshold), sign(w_std)) * scale + bias, on (N, C, H, W).
+
+    The input is padded with zeros after sign(), so that padded taps count nothing.
+    ``padding`` is (top, left, bottom, right).
+
+    Source: IR-Net's public code (Qin et al., CVPR 2020); the threshold is ReActNet's RSign.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        padding: Padding = (0, 0, 0, 0),
+        dilation: tuple[int, int] = (1, 1),
+        groups: int = 1,
+        options: ConvertOptions,
+        estimator: EstimatorOptions,
+    ) -> None:
+        super().__init__(weight, bias, weight.shape[1] * groups, options, estimator)
+        self.in_channels, self.out_channels = weight.shape[1] * groups, weight.shape[0]
+        self.kernel_size = (weight.shape[2], weight.shape[3])
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+
+    @classmethod
+    def from_conv(cls, conv: nn.Conv2d, options: ConvertOptions, estimator: EstimatorOptions) -> BinaryConv2d:
+        """Build the binary twin of ``conv`` with copies of its weights and thresholds of zero.
+
+        Raises:
+            DirnetError: ``conv`` pads with anything but zeros.
+        """
+        if conv.padding_mode != "zeros":
+            raise DirnetError(
+                f"A convolution with padding_mode='{conv.padding_mode}' cannot be binarized (only "
+                "zeros can); keep it in full precision with --keep."
+            )
+        return cls(
+            conv.weight,
+            conv.bias,
+            stride=(conv.stride[0], conv.stride[1]),
+            padding=resolve_padding(conv),
+            dilation=(conv.dilation[0], conv.dilation[1]),
+            groups=conv.groups,
+            options=options,
+            estimator=estimator,
+        ).train(conv.training)
+
+    def aligned_threshold(self, x: Tensor) -> Tensor:
+        return self.threshold.view(-1, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        signs = self.binarize_input(x)
+        top, left, bottom, right = self.padding
+        padding = (top, left)
+        if (top, left) != (bottom, right):
+            signs, padding = functional.pad(signs, (left, right, top, bottom)), (0, 0)
+        y = functional.conv2d(
+            signs, self._scaled_weight(), None, self.stride, padding, self.dilation, self.groups
+        )
+        # Added on its own, so that it is rounded once, as in the exported operator.
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}"
+        )
+
+
+class BinaryLinear(BinaryLayer):
+    """(sign(x - threshold) @ sign(w_std)^T) * scale + bias, on (..., K)."""
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, *, options: ConvertOptions, estimator: EstimatorOptions
+    ) -> None:
+        super().__init__(weight, bias, weight.shape[1], options, estimator)
+        self.in_features, self.out_features = weight.shape[1], weight.shape[0]
+
+    @classmethod
+    def from_linear(
+        cls, linear: nn.Linear, options: ConvertOptions, estimator: EstimatorOptions
+    ) -> BinaryLinear:
+        """Build the binary twin of ``linear`` with copies of its weights and thresholds of zero."""
+        layer = cls(linear.weight, linear.bias, options=options, estimator=estimator)
+        return layer.train(linear.training)
+
+    def aligned_threshold(self, x: Tensor) -> Tensor:
+        return self.threshold
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.linear(self.binarize_input(x), self._scaled_weight())
+        return y if self.bias is None else y + self.bias
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}"
+
+
+def resolve_padding(conv: nn.Conv2d) -> Padding:
+    """Return the (top, left, bottom, right) padding of ``conv``, "same" and "valid" worked out.
+
+    >>> resolve_padding(nn.Conv2d(1, 1, (3, 4), padding="same"))
+    (1, 1, 1, 2)
+    """
+    if conv.padding == "valid":
+        return (0, 0, 0, 0)
+    if conv.padding == "same":
+        # PyTorch puts the odd one at the end: total = dilation * (kernel - 1), before = total // 2.
+        height, width = (d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
+        return (height // 2, width // 2, height - height // 2, width - width // 2)
+    vertical, horizontal = conv.padding
+    return (int(vertical), int(horizontal), int(vertical), int(horizontal))
+
+
+def binary_layers(model: nn.Module) -> list[BinaryLayer]:
+    """Return the binary layers of ``model`` in the order of their names' definition."""
+    return [module for module in model.modules() if isinstance(module, BinaryLayer)]

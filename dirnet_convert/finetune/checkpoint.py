@@ -1,0 +1,103 @@
+"""Checkpoints: all that a training needs to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dirnet_convert.errors import DirnetError
+from dirnet_convert.files import replacing
+from dirnet_convert.run import RunFolder
+
+CHECKPOINT_FORMAT = 1
+
+
+@dataclass
+class EpochSums:
+    """What the epoch that is under way has added up so far."""
+
+    images: int = 0
+    seconds: float = 0.0
+    loss: float = 0.0
+    parts: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+
+    def add(self, images: int, loss: float, parts: list[float]) -> None:
+        """Add one batch: its mean loss and parts count for each of its images."""
+        self.images += images
+        self.loss += loss * images
+        self.parts = [total + part * images for total, part in zip(self.parts, parts, strict=True)]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A position in a training, and every state at it.
+
+    ``identity`` holds the options that a resumed training must share; ``lines`` is the length of
+    metrics.jsonl. ``student`` has the estimators' states too, in its buffers.
+    """
+
+    identity: dict[str, Any]
+    step: int
+    lines: int
+    sums: EpochSums
+    student: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    average: dict[str, Tensor] | None
+    cpu_random: Tensor
+    cuda_random: list[Tensor]
+
+
+def checkpoint_path(run: RunFolder) -> Path:
+    """Return the file of the run's latest checkpoint."""
+    return run.checkpoint_dir / "latest.pt"
+
+
+def write_checkpoint(run: RunFolder, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint in place of the one before, whole or not at all."""
+    values = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
+    values["sums"] = dataclasses.asdict(checkpoint.sums)
+    values["format"] = CHECKPOINT_FORMAT
+    with replacing(checkpoint_path(run)) as part:
+        torch.save(values, part)
+
+
+def read_checkpoint(run: RunFolder) -> Checkpoint | None:
+    """Read the run's checkpoint, or return None where it has none; no code in the file is run.
+
+    Raises:
+        DirnetError: the file is damaged, or of another version.
+    """
+    path = checkpoint_path(run)
+    if not path.is_file():
+        return None
+    advice = "train anew from the run's present weights with --restart"
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise DirnetError(f"The checkpoint {path} is damaged; {advice}.") from error
+    if not isinstance(values, dict) or values.pop("format", None) != CHECKPOINT_FORMAT:
+        raise DirnetError(f"The checkpoint {path} was written by another version of dirnet; {advice}.")
+    values["sums"] = EpochSums(**values["sums"])
+    return Checkpoint(**values)
+
+
+def drop_checkpoint(run: RunFolder) -> None:
+    """Forget the run's checkpoint, so that the next training begins anew."""
+    checkpoint_path(run).unlink(missing_ok=True)
+
+
+def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write ``state`` to a .safetensors file, whole or not at all."""
+    # Tied tensors share memory, which the format refuses; each gets its own copy.
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    with replacing(path) as part:
+        save_file(tensors, part)

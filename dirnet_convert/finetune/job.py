@@ -1,0 +1,143 @@
+"""What a training is asked to do, and what comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from dirnet_convert.data.source import ImageSource
+from dirnet_convert.errors import UsageError
+from dirnet_convert.finetune.checkpoint import Checkpoint, read_checkpoint
+from dirnet_convert.finetune.losses import Objective
+from dirnet_convert.recipe import DistillOptions, EstimatorOptions, TrainOptions, to_dict
+from dirnet_convert.run import RunFolder, Stage
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One training of one run.
+
+    ``student`` maps images to logits; ``student_forward`` shares its parameters and returns logits, or
+    (logits, representations) as ``teacher_forward`` does. ``estimator`` is None where nothing is binary.
+    ``stage`` is what the run has reached when it is done.
+    """
+
+    run: RunFolder
+    stage: Stage
+    student: nn.Module
+    student_forward: nn.Module
+    teacher_forward: nn.Module | None
+    data: ImageSource
+    options: TrainOptions
+    distill: DistillOptions
+    estimator: EstimatorOptions | None
+    seed: int
+
+    @property
+    def section(self) -> str:
+        """The recipe's section that holds the options."""
+        return "pretrain" if self.stage is Stage.PRETRAINED else "finetune"
+
+    def identity(self) -> dict[str, Any]:
+        """Return every option that decides the result, but for the epochs, by its name in the recipe."""
+        free = ("epochs", "compile", "checkpoint_minutes")
+        values = {f"{self.section}.{k}": v for k, v in to_dict(self.options).items() if k not in free}
+        values |= {f"distill.{k}": v for k, v in to_dict(self.distill).items()}
+        if self.estimator is not None:
+            values |= {f"estimator.{k}": v for k, v in to_dict(self.estimator).items()}
+        return values | {"seed": self.seed, "the number of training images": self.data.train_size}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The end of a training; ``already_finished`` where there was nothing left to do."""
+
+    epochs: int
+    test_top1_percent: float
+    seconds: float
+    already_finished: bool
+
+
+def check_options(job: TrainJob) -> None:
+    """Refuse what cannot be trained with.
+
+    Raises:
+        UsageError: a value out of its range, or a distillation without a teacher.
+    """
+    _check_training(job)
+    _check_distill(job)
+    if job.estimator is not None:
+        _check_estimator(job.estimator)
+
+
+def accept_job(job: TrainJob) -> Checkpoint | None:
+    """Check the options, and return the checkpoint to go on from, if there is one.
+
+    Raises:
+        UsageError: as check_options, or the checkpoint is one of a training with other options.
+        DirnetError: the checkpoint cannot be read.
+    """
+    check_options(job)
+    saved = read_checkpoint(job.run)
+    if saved is not None:
+        _check_identity(job.identity(), saved.identity)
+    return saved
+
+
+def _check_identity(wanted: dict[str, Any], begun: dict[str, Any]) -> None:
+    # An option that the checkpoint lacks came with a later version, whose default is what was done before.
+    for name in sorted(wanted.keys() & begun.keys()):
+        if wanted[name] != begun[name]:
+            raise UsageError(
+                f"This run's training began with {name} = {begun[name]}, not {wanted[name]}; go on "
+                "with the same, or begin a new training from the run's present weights with --restart."
+            )
+
+
+def _check_training(job: TrainJob) -> None:
+    options, section = job.options, job.section
+    for name, valid, rule in (
+        ("epochs", options.epochs >= 1, "at least 1"),
+        ("batch_size", options.batch_size >= 1, "at least 1"),
+        ("lr", options.lr > 0, "above 0"),
+        ("warmup_epochs", options.warmup_epochs >= 0, "at least 0"),
+        ("min_lr_ratio", 0 <= options.min_lr_ratio <= 1, "between 0 and 1"),
+        ("label_smoothing", 0 <= options.label_smoothing < 1, "at least 0 and below 1"),
+        ("ema_decay", 0 <= options.ema_decay < 1, "at least 0 and below 1"),
+        ("weight_decay", options.weight_decay >= 0, "at least 0"),
+        ("clip_grad_norm", options.clip_grad_norm >= 0, "at least 0"),
+        ("momentum", 0 <= options.momentum < 1, "at least 0 and below 1"),
+    ):
+        if not valid:
+            raise UsageError(f"{section}.{name} is {getattr(options, name)}; it must be {rule}.")
+
+
+def _check_distill(job: TrainJob) -> None:
+    distill = job.distill
+    weights = (distill.label_weight, distill.logit_weight, distill.rbd_weight)
+    if min(weights) < 0 or max(weights) == 0:
+        raise UsageError(
+            "distill's label_weight, logit_weight and rbd_weight must be at least 0, and one of them above."
+        )
+    if distill.temperature <= 0:
+        raise UsageError(f"distill.temperature is {distill.temperature}; it must be above 0.")
+    if job.teacher_forward is None and Objective(distill, 0.0).needs_teacher:
+        raise UsageError(
+            "There is no teacher to distil from; set distill.logit_weight and distill.rbd_weight to 0."
+        )
+
+
+def _check_estimator(estimator: EstimatorOptions) -> None:
+    for name, valid, rule in (
+        ("t_min", estimator.t_min > 0, "above 0"),
+        ("t_max", estimator.t_max > 0, "above 0"),
+        ("epsilon", 0 <= estimator.epsilon < 1, "at least 0 and below 1"),
+        ("window", estimator.window > 0, "above 0"),
+        ("quantile_steps", estimator.quantile_steps >= 1, "at least 1"),
+        ("gradual_weights", 0 <= estimator.gradual_weights <= 1, "between 0 and 1"),
+        ("gradual_inputs", 0 <= estimator.gradual_inputs <= 1, "between 0 and 1"),
+    ):
+        if not valid:
+            raise UsageError(f"estimator.{name} is {getattr(estimator, name)}; it must be {rule}.")

@@ -1,0 +1,151 @@
+"""The training loop, for full-precision and binarized networks alike."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+
+from dirnet_convert.binarize.ede import scheduled_t
+from dirnet_convert.evaluate import evaluate, module_predictor
+from dirnet_convert.finetune.checkpoint import EpochSums, write_checkpoint, write_weights
+from dirnet_convert.finetune.interrupt import InterruptFlag, StoppedError, deferred_interrupt
+from dirnet_convert.finetune.job import TrainJob, TrainResult, accept_job
+from dirnet_convert.finetune.losses import Objective
+from dirnet_convert.finetune.metrics import append_line, keep_lines, last_top1_percent, read_lines
+from dirnet_convert.finetune.observer import EpochReport, SilentObserver, StepReport, TrainObserver
+from dirnet_convert.finetune.schedule import observe_distributions, set_estimator_progress
+from dirnet_convert.finetune.state import TrainState, diverged
+from dirnet_convert.finetune.step import CompiledStep, StepFunction, TrainingStep
+
+
+def train(job: TrainJob, observer: TrainObserver | None = None) -> TrainResult:
+    """Train ``job.student`` to the end, going on from the run's checkpoint where there is one.
+
+    Writes metrics.jsonl, model.safetensors (what was evaluated last) and checkpoints into the run. The test
+    accuracy of each epoch is recorded and decides nothing.
+
+    Raises:
+        UsageError: options that cannot be trained with, or other ones than the checkpoint's.
+        DirnetError: the loss or a weight became NaN or infinite; the last checkpoint is kept.
+        StoppedError: Ctrl-C; a checkpoint was written.
+    """
+    observer = observer or SilentObserver()
+    saved = accept_job(job)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    state = TrainState(job, device)
+    if saved is None:
+        torch.manual_seed(job.seed)
+        state.lines = len(read_lines(job.run.metrics_path))
+    else:
+        state.restore(saved)
+    keep_lines(job.run.metrics_path, state.lines)
+    if state.step >= state.total_steps:
+        return _result(job, state, 0.0, already_finished=True)
+    step = _step_function(job, device, observer)
+    started = time.perf_counter()
+    observer.started(state.step, state.total_steps, job.options.epochs)
+    with deferred_interrupt() as interrupt:
+        while state.step < state.total_steps:
+            _train_epoch(job, state, step, observer, interrupt)
+            _finish_epoch(job, state, observer)
+    return _result(job, state, time.perf_counter() - started, already_finished=False)
+
+
+def _step_function(job: TrainJob, device: torch.device, observer: TrainObserver) -> StepFunction:
+    job.student_forward.to(device).train()
+    job.student.train()
+    if job.teacher_forward is not None:
+        job.teacher_forward.to(device).eval().requires_grad_(False)
+    objective = Objective(job.distill, job.options.label_smoothing)
+    step = TrainingStep(job.student_forward, job.teacher_forward, objective, job.options.precision)
+    return CompiledStep(step, observer.note) if job.options.compile else step
+
+
+def _train_epoch(
+    job: TrainJob, state: TrainState, step: StepFunction, observer: TrainObserver, interrupt: InterruptFlag
+) -> None:
+    """Run the steps that are left of the epoch at ``state.step``."""
+    options = job.options
+    epoch, first = divmod(state.step, state.steps_per_epoch)
+    seconds_before, begun = state.sums.seconds, time.perf_counter()
+    written = begun
+    batches = job.data.train_batches(options.batch_size, options.augment, job.seed, epoch, start_batch=first)
+    for images, labels in batches:
+        loss = _one_step(job, state, step, images.to(state.device), labels.to(state.device))
+        now = time.perf_counter()
+        state.sums.seconds = seconds_before + now - begun
+        observer.stepped(StepReport(state.step, state.total_steps, epoch + 1, loss, labels.numel()))
+        if interrupt.is_set:
+            write_checkpoint(job.run, state.capture())
+            raise StoppedError(
+                f"Stopped at step {state.step} of {state.total_steps}; the same command goes on from there."
+            )
+        if now - written > 60.0 * options.checkpoint_minutes and state.step % state.steps_per_epoch:
+            write_checkpoint(job.run, state.capture())
+            written = time.perf_counter()
+
+
+def _one_step(
+    job: TrainJob, state: TrainState, step: StepFunction, images: torch.Tensor, labels: torch.Tensor
+) -> float:
+    state.schedule.step_update(state.step)
+    if job.estimator is not None:
+        if state.step % job.estimator.quantile_steps == 0:
+            observe_distributions(state.student, images)
+        set_estimator_progress(state.student, state.step / state.total_steps)
+    total, parts = step(images, labels)
+    # One read of everything: on an accelerator each would wait for it.
+    loss, *values = torch.cat([total.detach().view(1), parts]).tolist()
+    if not math.isfinite(loss):
+        raise diverged(job, state.step + 1, f"the loss is {loss}")
+    total.backward()
+    if job.options.clip_grad_norm > 0:
+        torch.nn.utils.clip_grad_norm_(state.student.parameters(), job.options.clip_grad_norm)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.step += 1
+    if state.average is not None:
+        state.average.update(state.student, step=state.step)
+    state.sums.add(labels.numel(), loss, values)
+    return loss
+
+
+def _finish_epoch(job: TrainJob, state: TrainState, observer: TrainObserver) -> None:
+    """Measure, then write the epoch's line, the weights and a checkpoint."""
+    state.check_finite()
+    with module_predictor(state.evaluated, state.device.type) as predict:
+        accuracy = evaluate(predict, job.data, job.options.batch_size, on_images=observer.evaluated)
+    sums = state.sums
+    label, logit, rbd = (part / sums.images for part in sums.parts)
+    fraction = (state.step - 1) / state.total_steps
+    report = EpochReport(
+        epoch=state.step // state.steps_per_epoch,
+        step=state.step,
+        train_loss=sums.loss / sums.images,
+        label_loss=label,
+        logit_loss=logit,
+        rbd_loss=rbd,
+        test_top1_percent=accuracy.top1_percent,
+        lr=state.optimizer.param_groups[0]["lr"],
+        t=None if job.estimator is None else scheduled_t(fraction, job.estimator.t_min, job.estimator.t_max),
+        images_per_s=sums.images / sums.seconds,
+        seconds=sums.seconds,
+    )
+    state.sums = EpochSums()
+    append_line(job.run.metrics_path, report, job.section)
+    state.lines += 1
+    write_weights(job.run.model_path, state.evaluated.state_dict())
+    # Last, so that a crash before it repeats the epoch's end and cuts its line off again.
+    write_checkpoint(job.run, state.capture())
+    observer.finished_epoch(report)
+
+
+def _result(job: TrainJob, state: TrainState, seconds: float, *, already_finished: bool) -> TrainResult:
+    return TrainResult(
+        epochs=state.step // state.steps_per_epoch,
+        test_top1_percent=last_top1_percent(job.run.metrics_path),
+        seconds=seconds,
+        already_finished=already_finished,
+    )

@@ -1,0 +1,67 @@
+"""What a training tells whoever watches it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One step done: counted over the whole training, from 1."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    loss: float
+    images: int
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch done: a line of metrics.jsonl; losses are means over the epoch, parts as yet unweighed."""
+
+    epoch: int
+    step: int
+    train_loss: float
+    label_loss: float
+    logit_loss: float
+    rbd_loss: float
+    test_top1_percent: float
+    lr: float
+    t: float | None
+    images_per_s: float
+    seconds: float
+
+
+class TrainObserver(Protocol):
+    """Hears of a training's progress; called between steps."""
+
+    def started(self, done_steps: int, total_steps: int, total_epochs: int) -> None:
+        """The training begins, or goes on after ``done_steps``."""
+
+    def stepped(self, report: StepReport) -> None:
+        """A step is done."""
+
+    def evaluated(self, images: int) -> None:
+        """That many more test images are classified."""
+
+    def finished_epoch(self, report: EpochReport) -> None:
+        """An epoch is done and its files are written."""
+
+    def note(self, sentence: str) -> None:
+        """Something that a person should know."""
+
+
+class SilentObserver:
+    """Hears everything and says nothing."""
+
+    def started(self, done_steps: int, total_steps: int, total_epochs: int) -> None: ...
+
+    def stepped(self, report: StepReport) -> None: ...
+
+    def evaluated(self, images: int) -> None: ...
+
+    def finished_epoch(self, report: EpochReport) -> None: ...
+
+    def note(self, sentence: str) -> None: ...

@@ -1,0 +1,86 @@
+"""The work of one step, as one module: so that student, teacher and loss compile into one piece."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
+from torch._inductor.exc import CppCompileError
+
+from dirnet_convert.finetune.losses import Objective
+from dirnet_convert.recipe import Precision
+
+StepFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class TrainingStep(nn.Module):
+    """Images (N, C, H, W) and labels (N,) in, the loss and its parts (3,) out.
+
+    ``student`` returns logits, or logits and representations; so does ``teacher``, which runs without
+    gradient (no_grad rather than inference_mode, whose tensors the loss could not keep for its backward
+    pass).
+    """
+
+    def __init__(
+        self, student: nn.Module, teacher: nn.Module | None, objective: Objective, precision: Precision
+    ) -> None:
+        super().__init__()
+        self.half = precision is Precision.BFLOAT16
+        self.student = student
+        self.teacher = teacher if objective.needs_teacher else None
+        self.objective = objective
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.half):
+            logits, representations = _split(self.student(images))
+            teacher_logits, teacher_representations = None, ()
+            if self.teacher is not None:
+                with torch.no_grad():
+                    teacher_logits, teacher_representations = _split(self.teacher(images))
+        loss = self.objective(labels, logits, representations, teacher_logits, teacher_representations)
+        return loss.total, loss.parts
+
+
+def _split(output: Tensor | tuple[Tensor, tuple[Tensor, ...]]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    logits, representations = (output, ()) if isinstance(output, Tensor) else output
+    # Losses are sums over many values: float32, whatever the network computed in.
+    return logits.float(), tuple(value.float() for value in representations)
+
+
+class CompiledStep:
+    """A step compiled at its first call, or run as it is where this machine or network cannot be compiled."""
+
+    def __init__(self, step: TrainingStep, note: Callable[[str], None]) -> None:
+        self._step: StepFunction = step
+        self._compiled: StepFunction | None = None
+        self._proven = False
+        self._note = note
+        if has_compiler():
+            self._compiled = torch.compile(step, dynamic=False)
+            note("The training step is compiled first, which takes a minute or two.")
+        else:
+            note("No C++ compiler was found, so training is not compiled; it takes about twice the time.")
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if self._compiled is None:
+            return self._step(images, labels)
+        if self._proven:
+            return self._compiled(images, labels)
+        try:
+            result = self._compiled(images, labels)
+        except (TorchDynamoException, CppCompileError) as error:
+            cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self._note(f"This network cannot be compiled here ({cause}); training goes on without.")
+            self._compiled = None
+            return self._step(images, labels)
+        self._proven = True
+        return result
+
+
+def has_compiler() -> bool:
+    """Whether a C++ compiler, which torch.compile needs, is on the path (or named by CXX)."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if name)

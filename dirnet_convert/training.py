@@ -1,0 +1,152 @@
+"""The trainings of a run folder: fine-tuning of a converted network, pretraining of an FP32 one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from dirnet_convert.convert.new_run import describe_run, keep_source, run_name
+from dirnet_convert.convert.rebuild import load_fp32_run, load_run, save_state
+from dirnet_convert.data.registry import open_data
+from dirnet_convert.data.source import ImageSource
+from dirnet_convert.errors import UsageError
+from dirnet_convert.finetune.checkpoint import drop_checkpoint
+from dirnet_convert.finetune.job import TrainJob, TrainResult, accept_job, check_options
+from dirnet_convert.finetune.loop import train
+from dirnet_convert.finetune.observer import TrainObserver
+from dirnet_convert.finetune.schedule import set_estimators
+from dirnet_convert.models.catalog import ModelEntry, Origin, find_model, load_for_training
+from dirnet_convert.recipe import DistillOptions, Recipe
+from dirnet_convert.run import RunConfig, RunFolder, Stage, new_run
+
+
+def finetune_run(
+    run: RunFolder,
+    recipe: Recipe | None = None,
+    *,
+    restart: bool = False,
+    download: bool = False,
+    observer: TrainObserver | None = None,
+) -> TrainResult:
+    """Train the binarized network of ``run`` with its FP32 network as the teacher, going on where it stopped.
+
+    ``recipe`` (the run's own, if absent) says how; it is kept in the run. ``restart`` begins a new training
+    from the present weights.
+
+    Raises:
+        UsageError: the recipe differs in what was decided at the conversion, or cannot be trained with.
+        DirnetError: the training diverged, or was stopped.
+    """
+    config = run.read_config()
+    recipe = recipe or config.recipe
+    if (recipe.model, recipe.convert) != (config.recipe.model, config.recipe.convert):
+        raise UsageError(
+            "The sections model and convert were decided when the run was converted; convert anew for others."
+        )
+    network = load_run(run)
+    set_estimators(network.student, recipe.estimator)
+    job = TrainJob(
+        run=run,
+        stage=Stage.FINETUNED,
+        student=network.student,
+        student_forward=network.student_forward,
+        teacher_forward=network.teacher_forward,
+        data=_data_of(config, recipe, download),
+        options=recipe.finetune,
+        distill=recipe.distill,
+        estimator=recipe.estimator,
+        seed=recipe.seed,
+    )
+    return _train(job, dataclasses.replace(config, recipe=recipe), restart, observer)
+
+
+def pretrain_run(
+    run: RunFolder,
+    recipe: Recipe | None = None,
+    *,
+    restart: bool = False,
+    download: bool = False,
+    observer: TrainObserver | None = None,
+) -> TrainResult:
+    """Train the FP32 network of ``run``, made by ``new_pretrain_run``, going on where it stopped.
+
+    Raises:
+        UsageError: this is a run of ``convert``, or the recipe names another network.
+        DirnetError: the training diverged, or was stopped.
+    """
+    config = run.read_config()
+    recipe = recipe or config.recipe
+    if config.stage is not Stage.PRETRAINED:
+        raise UsageError(f"{run.path} is binarized; train it with 'dirnet finetune --run {run.path}'.")
+    if recipe.model != config.recipe.model:
+        raise UsageError(
+            f"{run.path} holds {config.recipe.model.name}, another network or weights; make a new run."
+        )
+    network = load_fp32_run(run)
+    job = TrainJob(
+        run=run,
+        stage=Stage.PRETRAINED,
+        student=network,
+        student_forward=network,
+        teacher_forward=None,
+        data=_data_of(config, recipe, download),
+        options=recipe.pretrain,
+        distill=DistillOptions(label_weight=1.0, logit_weight=0.0, rbd_weight=0.0),
+        estimator=None,
+        seed=recipe.seed,
+    )
+    return _train(job, dataclasses.replace(config, recipe=recipe), restart, observer)
+
+
+def new_pretrain_run(recipe: Recipe, out: Path | None = None, download: bool = False) -> RunFolder:
+    """Make a run folder with the FP32 network that ``recipe`` names, its weights loaded or random.
+
+    Raises:
+        UsageError: an unknown network or data set, or ``out`` is not empty.
+        DirnetError: weights or images that cannot be read or do not fit.
+    """
+    entry = find_model(recipe.model.name)
+    run = new_run(f"{run_name(recipe)}-fp32", out)
+    data = _data_for(entry, recipe, download)
+    torch.manual_seed(recipe.seed)
+    network, _ = load_for_training(entry, recipe.model.weights, data.info.classes)
+    config = describe_run(recipe, data.info, Stage.PRETRAINED)
+    config = dataclasses.replace(config, model_source=keep_source(run, entry))
+    save_state(network, run.model_path)
+    run.write_config(config)
+    return run
+
+
+def _train(job: TrainJob, config: RunConfig, restart: bool, observer: TrainObserver | None) -> TrainResult:
+    check_options(job)
+    if restart:
+        drop_checkpoint(job.run)
+    accept_job(job)
+    # The recipe is kept before the first step, so that a plain command goes on with the same one.
+    job.run.write_config(config)
+    result = train(job, observer)
+    job.run.write_config(dataclasses.replace(config, stage=job.stage))
+    return result
+
+
+def _data_for(entry: ModelEntry, recipe: Recipe, download: bool) -> ImageSource:
+    weights = recipe.model.weights
+    if weights != "none" and (weights != "default" or entry.classes):
+        return open_data(
+            recipe.data, image_size=entry.image_size, mean=entry.mean, std=entry.std, download=download
+        )
+    # From random weights a network takes the images as they are; our own ones are made for 32 pixels.
+    image_size = entry.image_size if entry.origin is Origin.OWN else 0
+    return open_data(recipe.data, image_size=image_size, download=download)
+
+
+def _data_of(config: RunConfig, recipe: Recipe, download: bool) -> ImageSource:
+    options = dataclasses.replace(recipe.data, image_size=config.image_size, mean=config.mean, std=config.std)
+    data = open_data(options, download=download)
+    if data.info.classes != config.classes:
+        raise UsageError(
+            f"The run is for {config.classes} classes and data '{data.info.name}' has {data.info.classes}."
+        )
+    return data

@@ -1,0 +1,136 @@
+"""Trainings of run folders: pretrain, convert, finetune, and what is refused between them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dirnet_convert.convert.new_run import convert_to_run
+from dirnet_convert.errors import UsageError
+from dirnet_convert.recipe import (
+    ConvertOptions,
+    DataOptions,
+    DistillOptions,
+    EstimatorKind,
+    EstimatorOptions,
+    ModelOptions,
+    Recipe,
+    TrainOptions,
+)
+from dirnet_convert.run import RunFolder, Stage
+from dirnet_convert.training import finetune_run, new_pretrain_run, pretrain_run
+
+NETWORK = """
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        return self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + x)
+
+
+def small(num_classes=10):
+    return nn.Sequential(
+        nn.Conv2d(CHANNELS, 8, 3, stride=2, padding=1),
+        nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), Block(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, num_classes),
+    )
+"""
+TRAIN = TrainOptions(epochs=1, batch_size=32, lr=0.01, compile=False)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
+    from dirnet_convert.data.registry import open_data
+
+    data = DataOptions(name="digits", train_limit=96, test_limit=50)
+    file = tmp_path_factory.mktemp("network") / "network.py"
+    file.write_text(NETWORK.replace("CHANNELS", str(open_data(data).info.channels)))
+    return Recipe(
+        model=ModelOptions(f"{file}:small", "none"),
+        data=data,
+        convert=ConvertOptions(calibration_images=32),
+        pretrain=TRAIN,
+        finetune=TRAIN,
+        distill=DistillOptions(logit_weight=1.0, rbd_weight=1.0),
+    )
+
+
+@pytest.fixture
+def pretrained(recipe: Recipe, tmp_path: Path) -> RunFolder:
+    run = new_pretrain_run(recipe, tmp_path / "fp32")
+    assert pretrain_run(run).epochs == 1
+    return run
+
+
+def test_pretrain_convert_finetune(recipe: Recipe, pretrained: RunFolder, tmp_path: Path) -> None:
+    assert pretrained.read_config().stage is Stage.PRETRAINED
+    assert pretrain_run(pretrained).already_finished
+    source = dataclasses.replace(recipe, model=ModelOptions(str(pretrained.path)))
+    run = convert_to_run(source, tmp_path / "binary").run
+    teacher, before = load_file(run.teacher_path), load_file(run.model_path)
+    config = run.read_config()
+    ste = dataclasses.replace(
+        config.recipe, estimator=EstimatorOptions(weights=EstimatorKind.STE, inputs=EstimatorKind.STE)
+    )
+    result = finetune_run(run, ste)
+    assert not result.already_finished and 0 <= result.test_top1_percent <= 100
+    after = load_file(run.model_path)
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    same = load_file(run.teacher_path)
+    assert all(torch.equal(teacher[name], same[name]) for name in teacher)
+    config = run.read_config()
+    assert config.stage is Stage.FINETUNED and config.recipe == ste
+    # The recipe is kept, so that nothing need be said to go on with it.
+    assert finetune_run(run).already_finished
+
+
+def test_what_was_decided_earlier_is_refused(recipe: Recipe, pretrained: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="dirnet convert"):
+        finetune_run(pretrained)
+    source = dataclasses.replace(recipe, model=ModelOptions(str(pretrained.path)))
+    run = convert_to_run(source, tmp_path / "binary").run
+    config = run.read_config()
+    with pytest.raises(UsageError, match="dirnet finetune"):
+        pretrain_run(run)
+    other = dataclasses.replace(config.recipe, convert=ConvertOptions(balance_weights=False))
+    with pytest.raises(UsageError, match="convert anew"):
+        finetune_run(run, other)
+    assert run.read_config() == config
+
+
+def test_refused_options_leave_the_run_as_it_was(recipe: Recipe, pretrained: RunFolder) -> None:
+    config = pretrained.read_config()
+    wrong = dataclasses.replace(config.recipe, pretrain=dataclasses.replace(TRAIN, lr=0.5, epochs=2))
+    with pytest.raises(UsageError, match=r"pretrain\.lr = 0\.01, not 0\.5"):
+        pretrain_run(pretrained, wrong)
+    impossible = dataclasses.replace(config.recipe, pretrain=dataclasses.replace(TRAIN, lr=-1.0))
+    with pytest.raises(UsageError, match=r"pretrain\.lr"):
+        pretrain_run(pretrained, impossible, restart=True)
+    assert pretrained.read_config() == config
+    assert pretrain_run(pretrained).already_finished
+    assert pretrain_run(pretrained, wrong, restart=True).epochs == 2
+    assert pretrained.read_config().recipe == wrong
+
+
+def test_random_weights_follow_the_seed(recipe: Recipe, tmp_path: Path) -> None:
+    states = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run = new_pretrain_run(dataclasses.replace(recipe, seed=seed), tmp_path / name)
+        states.append(load_file(run.model_path))
+    assert torch.equal(states[0]["0.weight"], states[1]["0.weight"])
+    assert not torch.equal(states[0]["0.weight"], states[2]["0.weight"])
