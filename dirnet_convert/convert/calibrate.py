@@ -1,0 +1,153 @@
+"""Sets thresholds from real images so that bits are balanced, and measures batch-norm statistics again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dirnet_convert.binarize.layers import BinaryConv2d
+from dirnet_convert.errors import UsageError
+from dirnet_convert.recipe import Threshold
+
+# Enough values for a median; more only cost memory.
+_MEDIAN_VALUES_PER_CHANNEL = 1 << 16
+
+
+@dataclass(frozen=True)
+class LayerBits:
+    """How much the input bits of a binary layer say: mean entropy over channels (1 is balanced), share of
+    +1."""
+
+    name: str
+    entropy_bits: float
+    share_of_ones: float
+
+
+def calibrate(
+    network: nn.Module, images: Tensor, threshold: Threshold, batch_size: int = 64
+) -> tuple[LayerBits, ...]:
+    """Calibrate ``network`` in place on images (N, C, H, W) and report each binary layer's input bits.
+
+    First the thresholds: one batch goes through the network, and each binary layer sets its own from its
+    input before it uses them, so that later layers see what earlier ones now give. Then the batch norms:
+    their running statistics become the mean over all batches.
+
+    Source: IMB's aim for activations, H(bit) maximal, which is p(+1) = 0.5, so the threshold is the median.
+
+    Raises:
+        UsageError: too few images: a batch norm has a single value per channel, which has no variance.
+    """
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    norms = [
+        m
+        for m in network.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+    ]
+    for norm in norms:
+        norm.train()
+    handles = [norm.register_forward_pre_hook(_check_values) for norm in norms]
+    try:
+        with torch.no_grad():
+            if threshold is Threshold.MEDIAN:
+                _set_thresholds(network, images[: 2 * batch_size])
+            _measure_norms(network, norms, images, batch_size)
+            network.eval()
+            return _measure_bits(network, images[: 2 * batch_size], batch_size)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training
+
+
+def _check_values(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    if norm.training and inputs[0].numel() == inputs[0].shape[1]:
+        raise UsageError(
+            "One image is too few to calibrate this network: a batch norm sees a single value per channel; "
+            "use more images (convert.calibration_images)."
+        )
+
+
+def _set_thresholds(network: nn.Module, images: Tensor) -> None:
+    def set_median(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        layer.threshold.copy_(channel_medians(inputs[0]))
+
+    handles = [
+        m.register_forward_pre_hook(set_median) for m in network.modules() if isinstance(m, BinaryConv2d)
+    ]
+    try:
+        network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def channel_medians(x: Tensor) -> Tensor:
+    """Return a threshold (C,) per channel of (N, C, H, W) that halves its values as evenly as ties allow.
+
+    Where more than half of a channel's values are equal (zeros behind a ReLU), a threshold just above them
+    tells "nothing" from "something"; the median itself would make every bit +1.
+    """
+    values = x.detach().transpose(0, 1).flatten(1)
+    step = max(1, values.shape[1] // _MEDIAN_VALUES_PER_CHANNEL)
+    # A step that shares a factor with the width would look at a few columns only, e.g. at the border's.
+    while math.gcd(step, x.shape[3]) > 1:
+        step += 1
+    values = values[:, ::step]
+    median = values.median(dim=1, keepdim=True).values
+    above = torch.nextafter(median, torch.full_like(median, torch.inf))
+    share = (values >= median).double().mean(dim=1, keepdim=True)
+    share_above = (values >= above).double().mean(dim=1, keepdim=True)
+    better = (share_above - 0.5).abs() < (share - 0.5).abs()
+    return torch.where(better, above, median).squeeze(1)
+
+
+def _measure_norms(network: nn.Module, norms: list[nn.Module], images: Tensor, batch_size: int) -> None:
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    try:
+        # A last batch of one or two images would weigh as much as a whole one.
+        for batch in images.split(batch_size):
+            if len(batch) == batch_size or len(images) < batch_size:
+                network(batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def _measure_bits(network: nn.Module, images: Tensor, batch_size: int) -> tuple[LayerBits, ...]:
+    ones: dict[str, Tensor] = {}
+    totals: dict[str, int] = {}
+
+    def count(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            above = inputs[0] >= layer.aligned_threshold(inputs[0])
+            ones[name] = ones.get(name, 0) + above.sum(dim=(0, 2, 3)).double()
+            totals[name] = totals.get(name, 0) + above[:, 0].numel()
+
+        return hook
+
+    layers = {name: m for name, m in network.named_modules() if isinstance(m, BinaryConv2d)}
+    handles = [layer.register_forward_pre_hook(count(name)) for name, layer in layers.items()]
+    try:
+        for batch in images.split(batch_size):
+            network(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    report = []
+    for name in ones:
+        p = ones[name] / totals[name]
+        # H(p) = -p log2 p - (1 - p) log2 (1 - p), 0 at p = 0 and p = 1.
+        entropy = -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)) / torch.log(
+            torch.tensor(2.0, dtype=p.dtype)
+        )
+        report.append(LayerBits(name, entropy.mean().item(), p.mean().item()))
+    return tuple(report)

@@ -1,0 +1,190 @@
+"""The whole conversion: pretrained network and data set in, run folder out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dirnet_convert.binarize.layers import BinaryConv2d
+from dirnet_convert.convert.binarize_network import Binarized, binarize_network
+from dirnet_convert.convert.calibrate import LayerBits, calibrate
+from dirnet_convert.convert.rebuild import load_fp32_run, run_entry, save_state
+from dirnet_convert.data.registry import open_data
+from dirnet_convert.data.source import DataInfo
+from dirnet_convert.environment import package_versions
+from dirnet_convert.errors import UsageError
+from dirnet_convert.files import write_atomic
+from dirnet_convert.models.catalog import ModelEntry, find_model, load_pretrained
+from dirnet_convert.recipe import ModelOptions, Recipe
+from dirnet_convert.run import RunConfig, RunFolder, Stage, new_run
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """A new run folder, its networks, and the entropy of each binary layer's input bits."""
+
+    run: RunFolder
+    config: RunConfig
+    network: Binarized
+    bits: tuple[LayerBits, ...]
+
+
+def convert_to_run(recipe: Recipe, out: Path | None = None, download: bool = False) -> ConvertResult:
+    """Binarize the pretrained network that ``recipe`` names, calibrate it on its data, and write a run
+    folder.
+
+    ``recipe.model.name`` may be the folder of a run of ``pretrain``.
+
+    Raises:
+        UsageError: an unknown network or data set, no pretrained weights for these classes, nothing to
+            binarize, or ``out`` is not empty.
+        DirnetError: weights or images that cannot be read or do not fit.
+    """
+    source_run = _pretrained_run(recipe)
+    if source_run is not None:
+        return _convert_pretrained(recipe, *source_run, out, download)
+    entry = find_model(recipe.model.name)
+    run = new_run(run_name(recipe), out)
+    data = open_data(
+        recipe.data, image_size=entry.image_size, mean=entry.mean, std=entry.std, download=download
+    )
+    network = load_pretrained(entry, recipe.model.weights, data.info.classes)
+    config = describe_run(recipe, data.info, Stage.CONVERTED)
+    return _write(run, config, entry, network, data.calibration_images(_count(recipe), recipe.seed))
+
+
+def _pretrained_run(recipe: Recipe) -> tuple[RunFolder, RunConfig] | None:
+    folder = Path(recipe.model.name)
+    if not (folder / "run.toml").is_file():
+        return None
+    run = RunFolder(folder)
+    config = run.read_config()
+    if config.stage is Stage.PRETRAINING:
+        raise UsageError(f"The training of {folder} is not finished; go on with 'dirnet pretrain {folder}'.")
+    if config.stage.is_binary:
+        raise UsageError(f"{folder} is already binarized; go on with 'dirnet finetune --run {folder}'.")
+    return run, config
+
+
+def _convert_pretrained(
+    recipe: Recipe, source: RunFolder, trained: RunConfig, out: Path | None, download: bool
+) -> ConvertResult:
+    # The network was trained on images of this size and normalization; the recipe only says where they lie.
+    data_options = dataclasses.replace(
+        recipe.data, image_size=trained.image_size, mean=trained.mean, std=trained.std
+    )
+    data = open_data(data_options, download=download)
+    if data.info.classes != trained.classes:
+        raise UsageError(
+            f"{source.path} was trained for {trained.classes} classes and the data has {data.info.classes}; "
+            f"train it on this data: dirnet pretrain {trained.recipe.model.name} --data {recipe.data.name}."
+        )
+    model = ModelOptions(trained.recipe.model.name, str(source.model_path))
+    recipe = dataclasses.replace(recipe, model=model, data=data_options)
+    run = new_run(run_name(recipe), out)
+    config = describe_run(recipe, data.info, Stage.CONVERTED)
+    images = data.calibration_images(_count(recipe), recipe.seed)
+    return _write(run, config, run_entry(source, trained), load_fp32_run(source), images)
+
+
+def _count(recipe: Recipe) -> int:
+    if recipe.convert.calibration_images < 1:
+        raise UsageError(
+            f"convert.calibration_images must be at least 1, not {recipe.convert.calibration_images}."
+        )
+    return recipe.convert.calibration_images
+
+
+def run_name(recipe: Recipe) -> str:
+    """Return a folder name such as cifar10-resnet20."""
+    model = recipe.model.name.rpartition(":")[2] if ".py:" in recipe.model.name else recipe.model.name
+    words = f"{Path(recipe.data.name.replace('folder:', '')).name}-{Path(model.replace('timm:', '')).name}"
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in words)
+
+
+def describe_run(recipe: Recipe, info: DataInfo, stage: Stage) -> RunConfig:
+    """Return what run.toml says of a network for this data, but for what only the network can tell."""
+    return RunConfig(
+        recipe=recipe,
+        classes=info.classes,
+        class_names=info.class_names,
+        image_size=info.image_size,
+        channels=info.channels,
+        mean=info.mean,
+        std=info.std,
+        stage=stage,
+        versions=package_versions(),
+    )
+
+
+def keep_source(run: RunFolder, entry: ModelEntry) -> str:
+    """Copy the file of a person's own network into the run and return its reference there, or ''."""
+    return entry.user.copy_to(run.source_dir) if entry.user is not None else ""
+
+
+def _write(
+    run: RunFolder, config: RunConfig, entry: ModelEntry, network: nn.Module, images: torch.Tensor
+) -> ConvertResult:
+    recipe = config.recipe
+    torch.manual_seed(recipe.seed)
+    built = binarize_network(network, images[:1], recipe.convert, recipe.estimator)
+    _check_output(built.teacher, images[:1], config)
+    bits = calibrate(built.student, images, recipe.convert.threshold)
+    for part in (built.student, built.teacher, built.student_forward, built.teacher_forward):
+        part.eval()
+    existed = run.path.exists()
+    try:
+        config = dataclasses.replace(
+            config,
+            binarized=tuple(n for n, m in built.student.named_modules() if isinstance(m, BinaryConv2d)),
+            model_source=keep_source(run, entry),
+        )
+        save_state(built.teacher, run.teacher_path)
+        save_state(built.student, run.model_path)
+        write_atomic(run.plan_path, json.dumps(_plan_json(built, bits), indent=1))
+        # run.toml makes the folder a run, so it comes last.
+        run.write_config(config)
+    except BaseException:
+        _remove_parts(run, existed)
+        raise
+    return ConvertResult(run, config, built, bits)
+
+
+def _check_output(network: nn.Module, image: torch.Tensor, config: RunConfig) -> None:
+    with torch.no_grad():
+        output = network.eval()(image)
+    if not isinstance(output, torch.Tensor):
+        raise UsageError(
+            f"{config.recipe.model.name} returns a {type(output).__name__}; a network must return logits "
+            "(N, classes)."
+        )
+    if output.shape != (1, config.classes):
+        raise UsageError(
+            f"{config.recipe.model.name} returns {tuple(output.shape)} for one image, but data "
+            f"'{config.recipe.data.name}' has {config.classes} classes: (1, {config.classes}) is needed."
+        )
+
+
+def _remove_parts(run: RunFolder, existed: bool) -> None:
+    """Remove what a failed conversion wrote; the folder was empty or not there before."""
+    if not existed:
+        shutil.rmtree(run.path, ignore_errors=True)
+        return
+    shutil.rmtree(run.source_dir, ignore_errors=True)
+    for path in (run.teacher_path, run.model_path, run.plan_path, run.config_path):
+        path.unlink(missing_ok=True)
+
+
+def _plan_json(built: Binarized, bits: tuple[LayerBits, ...]) -> dict[str, object]:
+    return {
+        "layers": [dataclasses.asdict(layer) for layer in built.plan],
+        "structure": dataclasses.asdict(built.structure),
+        "trace_failure": built.trace_failure,
+        "input_bits": [dataclasses.asdict(layer) for layer in bits],
+    }
