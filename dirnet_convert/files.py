@@ -35,9 +35,13 @@ def replacing(path: Path) -> Iterator[Path]:
         part.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DirnetError(f"No space left to write {path}; free some disk space and run again.") from error
+            raise DirnetError(
+                f"No space left to write {path}; free some disk space and run again."
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise DirnetError(f"Cannot write {path}: {error.strerror}; choose a folder you may write to.") from error
+            raise DirnetError(
+                f"Cannot write {path}: {error.strerror}; choose a folder you may write to."
+            ) from error
         if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
             raise DirnetError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
         raise

@@ -11,7 +11,8 @@ from dirnet_convert.recipe import Recipe, from_dict, to_dict
 
 
 def apply_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
-    """Return ``recipe`` with each ``section.key=value`` applied; the value is written as in TOML, or bare text.
+    """Return ``recipe`` with each ``section.key=value`` applied; the value is written as in TOML, or bare
+    text.
 
     Raises:
         UsageError: no such key (with the nearest name), or a value of the wrong type.
@@ -27,7 +28,9 @@ def apply_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
             table = _entry(table, part, override)
         _entry(table, last, override)
         if isinstance(table[last], dict):
-            raise UsageError(f"--set {override}: '{key}' is a section; name one of {', '.join(table[last])} in it.")
+            raise UsageError(
+                f"--set {override}: '{key}' is a section; name one of {', '.join(table[last])} in it."
+            )
         value = _parse(text.strip())
         # A text that looks like a number, such as a folder named 2024, stays a text.
         table[last] = text.strip() if isinstance(table[last], str) and not isinstance(value, str) else value

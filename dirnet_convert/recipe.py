@@ -1,4 +1,5 @@
-"""Recipes: every knob of convert, pretrain and finetune as a dataclass, read from TOML and written back to it."""
+"""Recipes: every knob of convert, pretrain and finetune as a dataclass, read from TOML and written back to
+it."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from dirnet_convert.errors import UsageError, nearest_name
 
 
 class Shortcut(enum.StrEnum):
-    """Where residual networks add: as the pretrained network does, or around every binary convolution (Bi-Real)."""
+    """Where residual networks add: as the pretrained network does, or around every binary convolution
+    (Bi-Real)."""
 
     ORIGINAL = "original"
     PER_CONVOLUTION = "per_convolution"
@@ -79,7 +81,8 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which images, at which size, normalized how; an empty field means the data set's or the weights' own."""
+    """Which images, at which size, normalized how; an empty field means the data set's or the weights'
+    own."""
 
     name: str = "cifar10"
     dir: str = ""
@@ -150,7 +153,8 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class DistillOptions:
-    """What the original network teaches: labels weigh ``label_weight``, its logits and representations the rest."""
+    """What the original network teaches: labels weigh ``label_weight``, its logits and representations the
+    rest."""
 
     label_weight: float = 1.0
     logit_weight: float = 0.0

@@ -20,9 +20,15 @@ RUN_FORMAT = 1
 class Stage(enum.StrEnum):
     """How far a run has come."""
 
+    PRETRAINING = "pretraining"
     PRETRAINED = "pretrained"
     CONVERTED = "converted"
     FINETUNED = "finetuned"
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the run holds a binarized network."""
+        return self in (Stage.CONVERTED, Stage.FINETUNED)
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,9 @@ class RunFolder:
     def read_config(self) -> RunConfig:
         """Read run.toml; raises UsageError where this is no run folder or one of a later version."""
         if not self.config_path.is_file():
-            raise UsageError(f"{self.path} is not a run folder (it has no run.toml); make one with 'dirnet convert'.")
+            raise UsageError(
+                f"{self.path} is not a run folder (it has no run.toml); make one with 'dirnet convert'."
+            )
         values = read_toml(self.config_path)
         version = values.get("format", RUN_FORMAT)
         if isinstance(version, int) and version > RUN_FORMAT:
@@ -143,5 +151,7 @@ def open_run(path: Path | None) -> RunFolder:
     root = runs_root()
     found = sorted(root.glob("*/run.toml"), key=lambda p: p.stat().st_mtime_ns) if root.is_dir() else []
     if not found:
-        raise UsageError(f"No run below {root.resolve()}; make one with 'dirnet convert', or name its folder with --run.")
+        raise UsageError(
+            f"No run below {root.resolve()}; make one with 'dirnet convert', or name its folder with --run."
+        )
     return RunFolder(found[-1].parent)

@@ -78,7 +78,7 @@ def pretrain_run(
     """
     config = run.read_config()
     recipe = recipe or config.recipe
-    if config.stage is not Stage.PRETRAINED:
+    if config.stage.is_binary:
         raise UsageError(f"{run.path} is binarized; train it with 'dirnet finetune --run {run.path}'.")
     if recipe.model != config.recipe.model:
         raise UsageError(
@@ -112,7 +112,7 @@ def new_pretrain_run(recipe: Recipe, out: Path | None = None, download: bool = F
     data = _data_for(entry, recipe, download)
     torch.manual_seed(recipe.seed)
     network, _ = load_for_training(entry, recipe.model.weights, data.info.classes)
-    config = describe_run(recipe, data.info, Stage.PRETRAINED)
+    config = describe_run(recipe, data.info, Stage.PRETRAINING)
     config = dataclasses.replace(config, model_source=keep_source(run, entry))
     save_state(network, run.model_path)
     run.write_config(config)

@@ -90,8 +90,9 @@ def _set_thresholds(network: nn.Module, images: Tensor) -> None:
 def channel_medians(x: Tensor) -> Tensor:
     """Return a threshold (C,) per channel of (N, C, H, W) that halves its values as evenly as ties allow.
 
-    Where more than half of a channel's values are equal (zeros behind a ReLU), a threshold just above them
-    tells "nothing" from "something"; the median itself would make every bit +1.
+    It lies half-way between two values that occur, just below the median or just above it: a threshold on a
+    frequent value (the zeros behind a ReLU, a flat background) would let a last-bit rounding in another engine
+    flip all of its bits.
     """
     values = x.detach().transpose(0, 1).flatten(1)
     step = max(1, values.shape[1] // _MEDIAN_VALUES_PER_CHANNEL)
@@ -100,11 +101,15 @@ def channel_medians(x: Tensor) -> Tensor:
         step += 1
     values = values[:, ::step]
     median = values.median(dim=1, keepdim=True).values
-    above = torch.nextafter(median, torch.full_like(median, torch.inf))
-    share = (values >= median).double().mean(dim=1, keepdim=True)
+    infinity = torch.full_like(median, torch.inf)
+    lower = torch.where(values < median, values, -infinity).amax(dim=1, keepdim=True)
+    upper = torch.where(values > median, values, infinity).amin(dim=1, keepdim=True)
+    below = torch.where(lower.isfinite(), (lower + median) / 2, median)
+    above = torch.where(upper.isfinite(), (median + upper) / 2, torch.nextafter(median, infinity))
+    share_below = (values >= below).double().mean(dim=1, keepdim=True)
     share_above = (values >= above).double().mean(dim=1, keepdim=True)
-    better = (share_above - 0.5).abs() < (share - 0.5).abs()
-    return torch.where(better, above, median).squeeze(1)
+    better = (share_above - 0.5).abs() < (share_below - 0.5).abs()
+    return torch.where(better, above, below).squeeze(1)
 
 
 def _measure_norms(network: nn.Module, norms: list[nn.Module], images: Tensor, batch_size: int) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dirnet_convert.errors import DirnetError
@@ -93,11 +91,3 @@ def read_checkpoint(run: RunFolder) -> Checkpoint | None:
 def drop_checkpoint(run: RunFolder) -> None:
     """Forget the run's checkpoint, so that the next training begins anew."""
     checkpoint_path(run).unlink(missing_ok=True)
-
-
-def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write ``state`` to a .safetensors file, whole or not at all."""
-    # Tied tensors share memory, which the format refuses; each gets its own copy.
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    with replacing(path) as part:
-        save_file(tensors, part)

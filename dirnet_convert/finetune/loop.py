@@ -9,7 +9,7 @@ import torch
 
 from dirnet_convert.binarize.ede import scheduled_t
 from dirnet_convert.evaluate import evaluate, module_predictor
-from dirnet_convert.finetune.checkpoint import EpochSums, write_checkpoint, write_weights
+from dirnet_convert.finetune.checkpoint import EpochSums, write_checkpoint
 from dirnet_convert.finetune.interrupt import InterruptFlag, StoppedError, deferred_interrupt
 from dirnet_convert.finetune.job import TrainJob, TrainResult, accept_job
 from dirnet_convert.finetune.losses import Objective
@@ -18,6 +18,7 @@ from dirnet_convert.finetune.observer import EpochReport, SilentObserver, StepRe
 from dirnet_convert.finetune.schedule import observe_distributions, set_estimator_progress
 from dirnet_convert.finetune.state import TrainState, diverged
 from dirnet_convert.finetune.step import CompiledStep, StepFunction, TrainingStep
+from dirnet_convert.models.state import save_tensors
 
 
 def train(job: TrainJob, observer: TrainObserver | None = None) -> TrainResult:
@@ -136,7 +137,7 @@ def _finish_epoch(job: TrainJob, state: TrainState, observer: TrainObserver) -> 
     state.sums = EpochSums()
     append_line(job.run.metrics_path, report, job.section)
     state.lines += 1
-    write_weights(job.run.model_path, state.evaluated.state_dict())
+    save_tensors(state.evaluated.state_dict(), job.run.model_path)
     # Last, so that a crash before it repeats the epoch's end and cuts its line off again.
     write_checkpoint(job.run, state.capture())
     observer.finished_epoch(report)

@@ -1,0 +1,155 @@
+"""dirnet bench: FP32, INT8 and binary side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dirnet_convert.cli.options import (
+    DataDirOption,
+    JsonOption,
+    RunOption,
+    console,
+    error_console,
+    print_json,
+)
+from dirnet_convert.errors import DirnetError, UsageError, nearest_name
+
+if TYPE_CHECKING:
+    from dirnet_convert.bench.engines import EngineKind
+    from dirnet_convert.run import RunFolder
+
+CALIBRATION_IMAGES = 64
+
+
+def command(
+    run: RunOption = None,
+    threads: Annotated[str, typer.Option("--threads", help="Numbers of threads, e.g. 1,2.")] = "1",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images in one inference.")] = 1,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, help="Rounds in which each engine has a turn.")
+    ] = 15,
+    device: Annotated[str, typer.Option("--device", help="cpu (this machine) or arm64.")] = "cpu",
+    engines: Annotated[
+        str, typer.Option("--engines", help="Of fp32, int8, binary, stock; fp32 and binary are needed.")
+    ] = "fp32,int8,binary",
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Measure every binary convolution alone, too.")
+    ] = False,
+    data_dir: DataDirOption = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random inputs.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Time a run's original network in FP32 and INT8 and its binary one, in turns on the same machine.
+
+    The figures are also written to the run's bench.json.
+
+    Example: `dirnet bench --threads 1,2 --layers`
+    """
+    import tempfile
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from dirnet_convert.bench.devices import Device, require_device
+    from dirnet_convert.bench.engines import EngineKind
+    from dirnet_convert.bench.measure import MeasureOptions
+    from dirnet_convert.bench.report import tables, to_json, write_report
+    from dirnet_convert.bench.suite import BenchOptions, run_suite
+    from dirnet_convert.run import open_run
+
+    require_device(Device(_one_of(device, [str(kind) for kind in Device], "--device")))
+    known = [str(kind) for kind in EngineKind]
+    chosen = [EngineKind(_one_of(name, known, "--engines")) for name in engines.split(",")]
+    options = BenchOptions(
+        threads=_numbers(threads),
+        batch=batch,
+        layers=layers,
+        seed=seed,
+        measure=MeasureOptions(rounds=rounds),
+    )
+    folder = open_run(run)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    quiet = json or not error_console.is_terminal
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Progress(*columns, console=error_console, transient=True, disable=quiet) as progress,
+    ):
+        task = progress.add_task("preparing the models", total=None)
+        models = _model_files(folder, chosen, Path(scratch), data_dir)
+
+        def show(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total)
+
+        result = run_suite(models, options, show)
+    write_report(result, folder.bench_path)
+    if json:
+        print_json(to_json(result))
+        return
+    console.print(tables(result))
+    console.print(f"Written to {folder.bench_path}", highlight=False)
+
+
+def _one_of(name: str, known: list[str], option: str) -> str:
+    if name.strip() not in known:
+        raise UsageError(
+            f"{option}: '{name.strip()}' is none of {', '.join(known)}{nearest_name(name, known)}."
+        )
+    return name.strip()
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise UsageError(
+            f"--threads: whole numbers with commas between them are expected, not '{text}'."
+        ) from None
+
+
+def _model_files(
+    run: RunFolder, engines: list[EngineKind], scratch: Path, data_dir: Path | None
+) -> dict[EngineKind, Path]:
+    from dirnet_convert.bench.engines import EngineKind
+
+    if not run.onnx_path.is_file():
+        raise UsageError(f"{run.path} has no {run.onnx_path.name}; make it with 'dirnet export'.")
+    if not run.teacher_onnx_path.is_file():
+        _export_teacher(run)
+    files = {
+        EngineKind.FP32: run.teacher_onnx_path,
+        EngineKind.INT8: scratch / "int8.onnx",
+        EngineKind.BINARY: run.onnx_path,
+        EngineKind.STOCK: run.onnx_path,
+    }
+    if EngineKind.INT8 in engines:
+        _quantize(run, files[EngineKind.INT8], data_dir)
+    return {kind: files[kind] for kind in EngineKind if kind in engines}
+
+
+def _export_teacher(run: RunFolder) -> None:
+    from dirnet_convert.convert.rebuild import example_image, load_run
+    from dirnet_convert.onnx_export.exporter import export_float_onnx
+
+    export_float_onnx(load_run(run).teacher, example_image(run.read_config()), run.teacher_onnx_path)
+
+
+def _quantize(run: RunFolder, output: Path, data_dir: Path | None) -> None:
+    import dataclasses
+
+    from dirnet_convert.bench.int8 import quantize_int8
+    from dirnet_convert.data.registry import open_data
+
+    config = run.read_config()
+    options = config.recipe.data
+    if data_dir is not None:
+        options = dataclasses.replace(options, dir=str(data_dir))
+    try:
+        source = open_data(options, image_size=config.image_size, mean=config.mean, std=config.std)
+    except DirnetError as error:
+        raise UsageError(
+            f"INT8 is calibrated on the run's images. {error} (--engines fp32,binary leaves INT8 out.)"
+        ) from error
+    images = source.calibration_images(CALIBRATION_IMAGES, config.recipe.seed)
+    quantize_int8(run.teacher_onnx_path, output, images.numpy())

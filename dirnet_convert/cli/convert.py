@@ -1,0 +1,124 @@
+"""dirnet convert: pretrained FP32 network in, binarized network in a run folder out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from dirnet_convert.cli.options import (
+    DataDirOption,
+    DataOption,
+    DownloadOption,
+    ImageSizeOption,
+    JsonOption,
+    ModelArgument,
+    OutOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    WeightsOption,
+    chosen_recipe,
+    console,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from dirnet_convert.convert.new_run import ConvertResult
+
+GlobsOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="GLOB", help="Layer names; may be given several times.", show_default=False),
+]
+
+
+def command(
+    model: ModelArgument,
+    data: DataOption = None,
+    data_dir: DataDirOption = None,
+    weights: WeightsOption = None,
+    keep: GlobsOption = None,
+    binarize: GlobsOption = None,
+    recipe: RecipeOption = None,
+    set_: SetOption = None,
+    image_size: ImageSizeOption = None,
+    out: OutOption = None,
+    download: DownloadOption = False,
+    seed: SeedOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Swap a pretrained network's convolutions for binary ones and calibrate them on real images.
+
+    Example: `dirnet convert resnet20 --data cifar10 --data-dir ~/cifar --weights resnet20.th`
+    """
+    import dataclasses
+
+    from dirnet_convert.convert.new_run import convert_to_run
+
+    chosen, recipe_name = chosen_recipe(
+        model,
+        data,
+        recipe=recipe,
+        weights=weights,
+        data_dir=data_dir,
+        image_size=image_size,
+        seed=seed,
+        overrides=set_,
+    )
+    options = dataclasses.replace(
+        chosen.convert,
+        keep=(*chosen.convert.keep, *(keep or ())),
+        binarize=(*chosen.convert.binarize, *(binarize or ())),
+    )
+    chosen = dataclasses.replace(chosen, convert=options)
+    result = convert_to_run(chosen, out, download)
+    if json:
+        print_json(_summary(result, recipe_name))
+        return
+    _print(result, recipe_name)
+
+
+def _summary(result: ConvertResult, recipe_name: str) -> dict[str, object]:
+    import dataclasses
+
+    return {
+        "run": str(result.run.path),
+        "recipe": recipe_name,
+        "seed": result.config.recipe.seed,
+        "layers": [dataclasses.asdict(layer) for layer in result.network.plan],
+        "input_bits": [dataclasses.asdict(layer) for layer in result.bits],
+        "activations": result.network.structure.activations,
+        "shortcuts": result.network.structure.shortcuts,
+        "trace_failure": result.network.trace_failure,
+    }
+
+
+def _print(result: ConvertResult, recipe_name: str) -> None:
+    from dirnet_convert.cli.plan_table import plan_table, plan_totals
+
+    network, config = result.network, result.config
+    entropy = {layer.name: f"{layer.entropy_bits:.3f}" for layer in result.bits}
+    console.print(plan_table(network.plan, {"entropy": entropy}))
+    console.print(plan_totals(network.plan), highlight=False)
+    console.print("Entropy: of a layer's input bits, mean over channels; 1 is balanced.", highlight=False)
+    structure = network.structure
+    changes = Table.grid(padding=(0, 2))
+    changes.add_row(
+        "activations", f"{len(structure.activations)} ReLU replaced by {config.recipe.convert.activation}"
+    )
+    changes.add_row("shortcuts", f"{len(structure.shortcuts)} added ({config.recipe.convert.shortcut})")
+    changes.add_row(
+        "batch norms", f"{len(structure.norms)} added; statistics measured again on the calibration images"
+    )
+    if network.trace_failure:
+        changes.add_row(
+            "graph",
+            f"could not be traced ({network.trace_failure}); the module tree was used: activations and "
+            "shortcuts stay as they are, and distillation of representations is off",
+        )
+    changes.add_row("recipe", recipe_name or "built-in defaults")
+    changes.add_row("seed", str(config.recipe.seed))
+    changes.add_row("run", str(result.run.path))
+    console.print(changes)
+    console.print("Next: [bold]dirnet finetune[/bold]")

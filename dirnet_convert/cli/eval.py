@@ -1,0 +1,101 @@
+"""dirnet eval: the accuracy of a run or of an ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dirnet_convert.cli.options import (
+    DataDirOption,
+    DataOption,
+    DownloadOption,
+    ImageSizeOption,
+    JsonOption,
+    RunOption,
+    console,
+    error_console,
+    print_json,
+)
+from dirnet_convert.cli.target import EngineChoice, find_target
+from dirnet_convert.errors import UsageError
+
+TargetArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[RUN|FILE.onnx]",
+        help="Run folder or ONNX file; the newest run if absent.",
+        show_default=False,
+    ),
+]
+EngineOption = Annotated[
+    EngineChoice,
+    typer.Option(
+        "--engine",
+        help="dirnet's kernels, stock ONNX Runtime, or PyTorch; auto: kernels if exported, else torch.",
+    ),
+]
+
+
+def command(
+    target: TargetArgument = None,
+    run: RunOption = None,
+    engine: EngineOption = EngineChoice.AUTO,
+    data: DataOption = None,
+    data_dir: DataDirOption = None,
+    image_size: ImageSizeOption = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, help="Number of test images, evenly spread; 0 is all.")
+    ] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in one inference.")] = 64,
+    download: DownloadOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Measure top-1 (and top-5) accuracy on the test images.
+
+    Example: `dirnet eval --engine kernels --limit 1000`
+    """
+    import dataclasses
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from dirnet_convert.evaluate import evaluate
+
+    if target is not None and run is not None:
+        raise UsageError("Name the run once, as an argument or with --run.")
+    chosen = find_target(target or run, engine)
+    source = chosen.images(chosen.data_options(data, data_dir, image_size), download)
+    total = min(limit, source.test_size) if limit else source.test_size
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    quiet = json or not error_console.is_terminal
+    with (
+        chosen.predictor(source.info) as predict,
+        Progress(*columns, console=error_console, transient=True, disable=quiet) as progress,
+    ):
+        task = progress.add_task("test images", total=total, rate="")
+
+        def advance(images: int) -> None:
+            speed = progress.tasks[task].speed
+            progress.update(task, advance=images, rate=f"{speed:.0f} images/s" if speed else "")
+
+        accuracy = evaluate(predict, source, batch_size, limit, advance)
+    if json:
+        summary = {
+            "model": str(chosen.path),
+            "engine": str(chosen.engine),
+            "data": source.info.name,
+        }
+        print_json({**summary, **dataclasses.asdict(accuracy)})
+        return
+    title = f"{chosen.path} ({chosen.engine}) on {source.info.name}, {accuracy.images} test images"
+    console.print(title, highlight=False, markup=False)
+    console.print(f"top-1 [bold]{accuracy.top1_percent:.2f} %[/bold]", highlight=False)
+    if accuracy.top5_percent is not None:
+        console.print(f"top-5 {accuracy.top5_percent:.2f} %", highlight=False)

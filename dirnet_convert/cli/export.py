@@ -1,0 +1,179 @@
+"""dirnet export: the binarized network of a run as one ONNX file, verified against PyTorch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from dirnet_convert.cli.options import (
+    DataDirOption,
+    DownloadOption,
+    JsonOption,
+    RunOption,
+    console,
+    print_json,
+)
+from dirnet_convert.errors import UsageError
+
+if TYPE_CHECKING:
+    from dirnet_convert.onnx_export.checked import CheckedExport
+    from dirnet_convert.onnx_export.sizes import FloatLayer, SizeReport
+    from dirnet_convert.onnx_export.verify_report import VerifyReport
+
+FormatOption = Annotated[bool, typer.Option("--onnx", help="Write ONNX, the format there is; the default.")]
+FileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="The file to write; model.onnx in the run folder if absent.", show_default=False
+    ),
+]
+ImagesOption = Annotated[
+    int, typer.Option("--images", min=1, help="Real images on which the file is compared with PyTorch.")
+]
+
+
+def command(
+    run: RunOption = None,
+    onnx: FormatOption = True,
+    out: FileOption = None,
+    images: ImagesOption = 8,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Write the run's network to ONNX with packed weights; nothing is written if it differs from PyTorch.
+
+    The float network that it was made from goes into the run folder too, as teacher.onnx, to compare with.
+
+    Example: `dirnet export --onnx --out resnet20.onnx`
+    """
+    import contextlib
+    import dataclasses
+
+    from onnx import load
+
+    from dirnet_convert.convert.rebuild import load_run
+    from dirnet_convert.data.registry import open_data
+    from dirnet_convert.onnx_export.checked import export_checked, export_float_checked
+    from dirnet_convert.onnx_export.sizes import compare_sizes, float_layers
+    from dirnet_convert.run import open_run
+
+    if out is not None and out.is_dir():
+        raise UsageError(f"{out} is a folder; name the file to write, for example {out / 'model.onnx'}.")
+    folder = open_run(run)
+    config = folder.read_config()
+    network = load_run(folder)
+    options = dataclasses.replace(
+        config.recipe.data,
+        dir=str(data_dir) if data_dir is not None else config.recipe.data.dir,
+        image_size=config.image_size,
+        mean=config.mean,
+        std=config.std,
+    )
+    pixels = open_data(options, download=download).calibration_images(images, config.recipe.seed)
+    path = out or folder.onnx_path
+    with console.status("Exporting and verifying ...") if not json else contextlib.nullcontext():
+        exported = export_checked(network.student, pixels, path)
+        export_float_checked(network.teacher, pixels, folder.teacher_onnx_path)
+    sizes = compare_sizes(folder.teacher_onnx_path, path)
+    layers = float_layers(load(path))
+    if json:
+        print_json(_summary(exported, sizes, layers))
+        return
+    _print(exported, sizes, layers)
+
+
+def _summary(exported: CheckedExport, sizes: SizeReport, layers: tuple[FloatLayer, ...]) -> dict[str, object]:
+    import dataclasses
+
+    report = exported.report
+    return {
+        "path": str(exported.result.path),
+        "verified": True,
+        "verified_on_images": report.images,
+        "fp32_bytes": sizes.float_file_bytes,
+        "binary_bytes": sizes.binary_file_bytes,
+        "ratio": sizes.ratio,
+        "sizes": [dataclasses.asdict(row) for row in sizes.rows],
+        "engines": [{**dataclasses.asdict(e), "kernels": e.kernels.value} for e in report.engines],
+        "tolerances": dataclasses.asdict(report.tolerances),
+        "layers": [dataclasses.asdict(layer) for layer in report.layers],
+        "float_layers": [dataclasses.asdict(layer) for layer in layers],
+        "transposes": [dataclasses.asdict(transpose) for transpose in exported.result.transposes],
+    }
+
+
+def _print(exported: CheckedExport, sizes: SizeReport, layers: tuple[FloatLayer, ...]) -> None:
+    console.print(_size_table(sizes))
+    console.print(_float_table(layers))
+    console.print(_layers_line(exported.report), highlight=False)
+    console.print(_engine_table(exported))
+    result, report = exported.result, exported.report
+    places = Counter(f"{t.after} -> {' and '.join(t.before)}" for t in result.transposes)
+    console.print(
+        f"Transposes between layouts that are left: {len(result.transposes)}"
+        + (f" ({', '.join(f'{count} x {place}' for place, count in places.items())})." if places else "."),
+        highlight=False,
+    )
+    engines = {engine.kernels.value for engine in report.engines}
+    if "dirnet" not in engines:
+        console.print(
+            "The kernels are not installed here: verified with stock ONNX Runtime alone.", style="yellow"
+        )
+    console.print(
+        f"Wrote {result.path}: {len(result.binary_nodes)} binary layers, {sizes.ratio:.1f} times smaller "
+        f"than the float file, equal to PyTorch on {report.images} images.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print("Next: [bold]dirnet bench[/bold]")
+
+
+def _size_table(sizes: SizeReport) -> Table:
+    table = Table(title="Size, kB", title_justify="left", header_style="bold")
+    table.add_column("kind")
+    for heading in ("float", "binary"):
+        table.add_column(heading, justify="right")
+    for row in sizes.rows:
+        if row.float_bytes or row.binary_bytes:
+            table.add_row(row.kind.value, f"{row.float_bytes / 1e3:,.1f}", f"{row.binary_bytes / 1e3:,.1f}")
+    table.add_section()
+    table.add_row("file", f"{sizes.float_file_bytes / 1e3:,.1f}", f"{sizes.binary_file_bytes / 1e3:,.1f}")
+    return table
+
+
+def _float_table(layers: tuple[FloatLayer, ...]) -> Table:
+    table = Table(title="Layers left in float", title_justify="left", header_style="bold")
+    for heading in ("layer", "operator"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("weights", "kB"):
+        table.add_column(heading, justify="right")
+    for layer in layers:
+        table.add_row(layer.name, layer.operator, f"{layer.weights:,}", f"{layer.bytes / 1e3:,.1f}")
+    return table
+
+
+def _layers_line(report: VerifyReport) -> str:
+    errors = [layer.error for layer in report.layers if layer.error is not None]
+    flips = max((layer.flipped_share for layer in report.layers), default=0.0)
+    free = max((layer.free_flipped_share for layer in report.layers), default=0.0)
+    error = max(errors, default=0.0)
+    return (
+        f"Binary layers against PyTorch, the worst of {len(report.layers)}: error {error:.1e} of the root "
+        f"mean square, share of bits flipped by rounding {flips:.1e} ({free:.1e} running free)."
+    )
+
+
+def _engine_table(exported: CheckedExport) -> Table:
+    table = Table(title="Outputs against PyTorch", title_justify="left", header_style="bold")
+    table.add_column("engine")
+    for heading in ("largest error", "running free", "same top-1, %"):
+        table.add_column(heading, justify="right")
+    for engine in exported.report.engines:
+        agreement = f"{100 * engine.top1_agreement:.1f}"
+        table.add_row(engine.kernels.value, f"{engine.error:.1e}", f"{engine.free_error:.1e}", agreement)
+    return table

@@ -1,0 +1,74 @@
+"""dirnet finetune: train the binarized network, with the original one as its teacher."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dirnet_convert.cli.options import (
+    DataDirOption,
+    DownloadOption,
+    JsonOption,
+    RunOption,
+    SetOption,
+    console,
+    print_json,
+)
+
+EpochsOption = Annotated[
+    int | None, typer.Option("--epochs", min=1, help="Length of the whole training.", show_default=False)
+]
+RestartOption = Annotated[
+    bool, typer.Option("--restart", help="Begin a new training from the run's present weights.")
+]
+
+
+def command(
+    run: RunOption = None,
+    epochs: EpochsOption = None,
+    data_dir: DataDirOption = None,
+    set_: SetOption = None,
+    restart: RestartOption = False,
+    download: DownloadOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Train the binarized network of a run; stopped by Ctrl-C or a crash, the same command goes on.
+
+    A finished training goes on, too, where --epochs asks for more: the schedules are stretched.
+
+    Example: `dirnet finetune --epochs 12 --set finetune.lr=0.05`
+    """
+    import dataclasses
+
+    from dirnet_convert.cli.training_progress import training_observer
+    from dirnet_convert.overrides import apply_overrides
+    from dirnet_convert.run import open_run
+    from dirnet_convert.training import finetune_run
+
+    folder = open_run(run)
+    recipe = apply_overrides(folder.read_config().recipe, set_ or [])
+    if epochs is not None:
+        recipe = dataclasses.replace(recipe, finetune=dataclasses.replace(recipe.finetune, epochs=epochs))
+    if data_dir is not None:
+        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, dir=str(data_dir)))
+    with training_observer(console, quiet=json) as observer:
+        result = finetune_run(folder, recipe, restart=restart, download=download, observer=observer)
+    if json:
+        print_json({"run": str(folder.path), **dataclasses.asdict(result)})
+        return
+    if result.already_finished:
+        console.print(
+            f"This run is trained: {result.epochs} epochs, top-1 {result.test_top1_percent:.2f} %. --epochs "
+            "N goes on to N epochs, --restart begins anew.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return
+    console.print(
+        f"Trained {result.epochs} epochs: top-1 {result.test_top1_percent:.2f} % on the test images, after "
+        f"the last epoch. Run: {folder.path}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print("Next: [bold]dirnet export[/bold]")

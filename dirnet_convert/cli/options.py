@@ -1,0 +1,168 @@
+"""Option types that several commands share, and the errors' way out."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from dirnet_convert.errors import DirnetError, UsageError
+
+if TYPE_CHECKING:
+    from dirnet_convert.recipe import Recipe
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="torchvision name, timm:NAME, resnet20, vgg_small, path/to/file.py:factory, or a run of pretrain.",
+        show_default=False,
+    ),
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="cifar10, cifar100, digits, imagenet or folder:DIR.",
+        show_default=False,
+    ),
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Where the data lies (or DIRNET_DATA).", show_default=False),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option("--weights", help="'default', 'none', or a .safetensors/.pth file.", show_default=False),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", help="A recipe's name ('dirnet recipes') or a .toml file.", show_default=False),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override one knob, e.g. finetune.lr=0.05.", show_default=False
+    ),
+]
+RunOption = Annotated[
+    Path | None,
+    typer.Option("--run", help="Run folder; the newest one below runs/ if absent.", show_default=False),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="Folder of the new run; runs/<data>-<model>-<time> if absent.", show_default=False
+    ),
+]
+ImageSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--image-size",
+        min=1,
+        help="Edge of the images, pixels; the weights' own if absent.",
+        show_default=False,
+    ),
+]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Allow downloading the data set.")]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", help="Seed of everything random.", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+
+console = Console()
+error_console = Console(stderr=True)
+
+
+def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Make ``command`` end what a person can cause with one sentence on standard error and the right exit code.
+
+    Usage errors exit with 2, other failures with 1, Ctrl-C with 130.
+    """
+
+    @functools.wraps(command)
+    def guarded(*args: Any, **keywords: Any) -> None:
+        try:
+            command(*args, **keywords)
+        except DirnetError as error:
+            _fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            _fail("Interrupted.", 130)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                _fail("No space left on the disk; free some and run the command again.", 1)
+            if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+                _fail(f"No permission for {error.filename}; choose a place that you may use.", 1)
+            raise
+        except MemoryError:
+            _fail("Not enough memory; smaller images or batches need less.", 1)
+
+    return guarded
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    error_console.print("Error: ", style="bold red", end="")
+    error_console.print(sentence, highlight=False, soft_wrap=True, markup=False)
+    raise typer.Exit(code) from None
+
+
+def print_json(value: Any) -> None:
+    """Print ``value`` as JSON on standard output."""
+    typer.echo(json.dumps(value, indent=1))
+
+
+def chosen_recipe(
+    model: str | None,
+    data: str | None,
+    *,
+    recipe: str | None,
+    weights: str | None,
+    data_dir: Path | None,
+    image_size: int | None,
+    seed: int | None,
+    overrides: list[str] | None,
+) -> tuple[Recipe, str]:
+    """Return the recipe that the arguments make, and the name of the one it began with ('' for none).
+
+    Without --recipe, the shipped one of this data set and network serves where there is one; a run of pretrain
+    brings its own.
+    """
+    import dataclasses
+
+    from dirnet_convert.overrides import apply_overrides
+    from dirnet_convert.recipe import Recipe, load_recipe, recipe_names
+    from dirnet_convert.run import RunFolder
+
+    name = recipe or ""
+    source = Path(model or "")
+    trained = RunFolder(source).read_config().recipe if (source / "run.toml").is_file() else None
+    if not name and trained is None and model and data and f"{data}-{model}" in recipe_names():
+        name = f"{data}-{model}"
+    result = load_recipe(name) if name else trained or Recipe()
+    if not name and trained is None and data is None:
+        raise UsageError(
+            "Which images? Name them with --data (cifar10, digits, imagenet, folder:DIR), or a --recipe."
+        )
+    if model is not None:
+        result = dataclasses.replace(result, model=dataclasses.replace(result.model, name=model))
+    if weights is not None:
+        result = dataclasses.replace(result, model=dataclasses.replace(result.model, weights=weights))
+    fields: dict[str, Any] = {}
+    if data is not None:
+        fields["name"] = data
+    if data_dir is not None:
+        # Absolute, so that later commands find it from any folder.
+        fields["dir"] = str(data_dir.expanduser().resolve())
+    if image_size is not None:
+        fields["image_size"] = image_size
+    result = dataclasses.replace(result, data=dataclasses.replace(result.data, **fields))
+    if seed is not None:
+        result = dataclasses.replace(result, seed=seed)
+    return apply_overrides(result, overrides or []), name

@@ -1,0 +1,101 @@
+"""dirnet pretrain: train or adapt the FP32 network that convert will binarize."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dirnet_convert.cli.finetune import EpochsOption, RestartOption
+from dirnet_convert.cli.options import (
+    DataDirOption,
+    DataOption,
+    DownloadOption,
+    ImageSizeOption,
+    JsonOption,
+    ModelArgument,
+    OutOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    WeightsOption,
+    chosen_recipe,
+    console,
+    print_json,
+)
+from dirnet_convert.errors import UsageError
+
+
+def command(
+    model: ModelArgument,
+    data: DataOption = None,
+    data_dir: DataDirOption = None,
+    weights: WeightsOption = None,
+    epochs: EpochsOption = None,
+    recipe: RecipeOption = None,
+    set_: SetOption = None,
+    image_size: ImageSizeOption = None,
+    out: OutOption = None,
+    restart: RestartOption = False,
+    download: DownloadOption = False,
+    seed: SeedOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Train an FP32 network on one's own data; named by its run folder, a stopped training goes on.
+
+    Example: `dirnet pretrain resnet18 --data folder:photos --epochs 10`
+    """
+    import dataclasses
+
+    from dirnet_convert.cli.training_progress import training_observer
+    from dirnet_convert.overrides import apply_overrides
+    from dirnet_convert.run import RunFolder
+    from dirnet_convert.training import new_pretrain_run, pretrain_run
+
+    if (Path(model) / "run.toml").is_file():
+        for name, value in (
+            ("--data", data),
+            ("--weights", weights),
+            ("--recipe", recipe),
+            ("--image-size", image_size),
+            ("--out", out),
+            ("--seed", seed),
+        ):
+            if value is not None:
+                raise UsageError(f"{model} is a run, which has its own {name}; leave the option away.")
+        folder = RunFolder(Path(model))
+        chosen = apply_overrides(folder.read_config().recipe, set_ or [])
+        if data_dir is not None:
+            chosen = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, dir=str(data_dir)))
+    else:
+        chosen, _ = chosen_recipe(
+            model,
+            data,
+            recipe=recipe,
+            weights=weights,
+            data_dir=data_dir,
+            image_size=image_size,
+            seed=seed,
+            overrides=set_,
+        )
+        folder = None
+    if epochs is not None:
+        chosen = dataclasses.replace(chosen, pretrain=dataclasses.replace(chosen.pretrain, epochs=epochs))
+    folder = folder or new_pretrain_run(chosen, out, download)
+    if not json:
+        console.print(f"Run: {folder.path}", highlight=False, soft_wrap=True)
+    with training_observer(console, quiet=json) as observer:
+        result = pretrain_run(folder, chosen, restart=restart, download=download, observer=observer)
+    if json:
+        print_json({"run": str(folder.path), **dataclasses.asdict(result)})
+        return
+    state = "is trained already" if result.already_finished else "is trained"
+    console.print(
+        f"The network {state}: {result.epochs} epochs, top-1 {result.test_top1_percent:.2f} % "
+        "on the test images.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(
+        f"Next: [bold]dirnet convert {folder.path} --data {chosen.data.name}[/bold]",
+        highlight=False,
+        soft_wrap=True,
+    )

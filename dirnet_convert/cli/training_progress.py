@@ -1,0 +1,82 @@
+"""How a training looks on the terminal: a bar with the rate and the time left, a line for each epoch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from dirnet_convert.finetune.observer import EpochReport, SilentObserver, StepReport, TrainObserver
+
+# The share of the last loss in the one that is shown, so that it can be read.
+SMOOTHING = 0.05
+
+
+class TerminalObserver(SilentObserver):
+    """Shows the progress of a training."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+        self._epochs = 0
+        self._loss: float | None = None
+        self._tested = 0
+
+    def started(self, done_steps: int, total_steps: int, total_epochs: int) -> None:
+        self._epochs = total_epochs
+        if done_steps:
+            self.note(f"Going on after step {done_steps} of {total_steps}.")
+        self._task = self._progress.add_task("training", total=total_steps, completed=done_steps, detail="")
+
+    def stepped(self, report: StepReport) -> None:
+        if self._task is None:
+            return
+        self._tested = 0
+        before = report.loss if self._loss is None else self._loss
+        self._loss = before + SMOOTHING * (report.loss - before)
+        speed = self._progress.tasks[self._task].speed
+        rate = f"{speed * report.images:.0f} images/s" if speed else ""
+        self._progress.update(
+            self._task,
+            completed=report.step,
+            description=f"epoch {report.epoch}/{self._epochs}",
+            detail=f"loss {self._loss:.3f}  {rate}",
+        )
+
+    def evaluated(self, images: int) -> None:
+        self._tested += images
+        if self._task is not None:
+            self._progress.update(self._task, detail=f"{self._tested} test images")
+
+    def finished_epoch(self, report: EpochReport) -> None:
+        t = "" if report.t is None else f"  t {report.t:.3g}"
+        self._progress.console.print(
+            f"epoch {report.epoch}/{self._epochs}  loss {report.train_loss:.4f}  "
+            f"test top-1 {report.test_top1_percent:.2f} %  lr {report.lr:.3g}{t}  "
+            f"{report.images_per_s:.0f} images/s  {report.seconds:.0f} s",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def note(self, sentence: str) -> None:
+        self._progress.console.print(sentence, highlight=False, soft_wrap=True, markup=False)
+
+
+@contextlib.contextmanager
+def training_observer(console: Console, quiet: bool) -> Iterator[TrainObserver]:
+    """Yield what watches a training: a progress bar on ``console``, or nothing where ``quiet``."""
+    if quiet:
+        yield SilentObserver()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield TerminalObserver(progress)

@@ -1,0 +1,1 @@
+"""From a binarized PyTorch network to one ONNX file that runs with the kernels and without them."""

@@ -1,0 +1,102 @@
+"""Export, verify, and only then write: a file that is at its path has been compared with PyTorch."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from dirnet_convert.errors import DirnetError
+from dirnet_convert.onnx_export.engine_check import relative_error
+from dirnet_convert.onnx_export.exporter import (
+    ExportResult,
+    binary_model,
+    float_model,
+    summarize,
+    write_model,
+)
+from dirnet_convert.onnx_export.probe import image_batches
+from dirnet_convert.onnx_export.verify import verify_export
+from dirnet_convert.onnx_export.verify_report import ExportMismatch, Tolerances, VerifyReport
+from dirnet_convert.runtime.library import library_path
+from dirnet_convert.runtime.session import Kernels, load_session
+
+
+@dataclass(frozen=True)
+class CheckedExport:
+    """A written file and how close it is to PyTorch."""
+
+    result: ExportResult
+    report: VerifyReport
+
+
+def available_engines() -> tuple[Kernels, ...]:
+    """Return what an export can be verified with here: the kernels too, where the library is installed."""
+    try:
+        library_path()
+    except DirnetError:
+        return (Kernels.STOCK,)
+    return (Kernels.STOCK, Kernels.DIRNET)
+
+
+def export_checked(
+    student: nn.Module,
+    images: Tensor,
+    path: Path,
+    *,
+    engines: tuple[Kernels, ...] | None = None,
+    tolerances: Tolerances | None = None,
+) -> CheckedExport:
+    """Write ``student`` to ``path`` after comparing it with PyTorch on ``images`` (N, C, H, W).
+
+    ``engines`` are all that there are here where None.
+
+    Raises:
+        ExportMismatch: the model differs; ``path`` is untouched.
+        DirnetError: PyTorch cannot export the network, or the folder cannot be written.
+    """
+    model, changes = binary_model(student, images[:1])
+    report = verify_export(
+        student, model, images, engines=engines or available_engines(), tolerances=tolerances
+    )
+    return CheckedExport(summarize(model, changes, path, write_model(model, path)), report)
+
+
+def export_float_checked(
+    network: nn.Module, images: Tensor, path: Path, *, tolerances: Tolerances | None = None
+) -> int:
+    """Write the float ``network`` to ``path`` after comparing its logits on ``images`` (N, C, H, W).
+
+    Returns the size in bytes.
+
+    Raises:
+        ExportMismatch: the model differs; ``path`` is untouched.
+        DirnetError: PyTorch cannot export the network, or the folder cannot be written.
+    """
+    model = float_model(network, images[:1])
+    check_float(network, model, images, tolerances or Tolerances())
+    return write_model(model, path)
+
+
+def check_float(network: nn.Module, model: onnx.ModelProto, images: Tensor, tolerances: Tolerances) -> float:
+    """Return the largest |difference| of the logits on ``images`` (N, C, H, W) over their root mean square.
+
+    Raises:
+        ExportMismatch: it is more than ``tolerances.rounding``.
+    """
+    session = load_session(model.SerializeToString(), kernels=Kernels.STOCK)
+    reference = copy.deepcopy(network).cpu().eval()
+    name = session.get_inputs()[0].name
+    own, got = [], []
+    for batch in image_batches(model, images, batch_size=8):
+        with torch.no_grad():
+            own.append(reference(batch))
+        got.append(torch.from_numpy(session.run(None, {name: batch.numpy()})[0]))
+    error = relative_error(torch.cat(got), torch.cat(own))
+    if not error <= tolerances.rounding:
+        raise ExportMismatch("the output", f"it differs by {error:.3g} of its root mean square")
+    return error
