@@ -1,7 +1,142 @@
-"""The verbs of the command line as Python functions."""
+"""The verbs of the command line as Python functions, each on a run folder."""
 
 from __future__ import annotations
 
-from dirnet_convert.runtime.session import load_session
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
 
-__all__ = ["convert", "load_session"]
+from dirnet_convert.convert.new_run import ConvertResult, convert_to_run
+from dirnet_convert.convert.rebuild import load_fp32_run, load_run
+from dirnet_convert.data.registry import open_data
+from dirnet_convert.data.source import ImageSource
+from dirnet_convert.evaluate import Accuracy, module_predictor, session_predictor
+from dirnet_convert.evaluate import evaluate as evaluate_predictor
+from dirnet_convert.finetune.job import TrainResult
+from dirnet_convert.finetune.observer import TrainObserver
+from dirnet_convert.onnx_export.checked import CheckedExport, export_checked, export_float_checked
+from dirnet_convert.overrides import apply_overrides
+from dirnet_convert.recipe import Recipe, load_recipe
+from dirnet_convert.run import RunFolder, open_run
+from dirnet_convert.runtime.session import load_session
+from dirnet_convert.training import finetune_run, new_pretrain_run, pretrain_run
+
+__all__ = ["convert", "evaluate", "export_onnx", "finetune", "load_session", "pretrain"]
+
+VERIFIED_IMAGES = 8
+
+
+def pretrain(
+    model: str,
+    data: str,
+    *,
+    recipe: Recipe | str | None = None,
+    data_dir: str = "",
+    weights: str = "default",
+    overrides: Iterable[str] = (),
+    out: Path | str | None = None,
+    observer: TrainObserver | None = None,
+) -> tuple[RunFolder, TrainResult]:
+    """Train or adapt the FP32 network ``model`` on ``data`` in a new run folder; see ``dirnet pretrain``.
+
+    Raises:
+        DirnetError: what the command says in one sentence; UsageError where an argument is wrong.
+    """
+    chosen = _recipe(recipe, model, data, data_dir, weights, overrides)
+    run = new_pretrain_run(chosen, _path(out))
+    return run, pretrain_run(run, observer=observer)
+
+
+def convert(
+    model: str,
+    data: str,
+    *,
+    recipe: Recipe | str | None = None,
+    data_dir: str = "",
+    weights: str = "default",
+    overrides: Iterable[str] = (),
+    out: Path | str | None = None,
+) -> ConvertResult:
+    """Binarize the pretrained network ``model``, calibrated on ``data``, in a new run folder; see ``dirnet convert``.
+
+    Raises:
+        DirnetError: what the command says in one sentence; UsageError where an argument is wrong.
+    """
+    return convert_to_run(_recipe(recipe, model, data, data_dir, weights, overrides), _path(out))
+
+
+def finetune(
+    run: RunFolder | Path | str | None = None,
+    *,
+    overrides: Iterable[str] = (),
+    restart: bool = False,
+    observer: TrainObserver | None = None,
+) -> TrainResult:
+    """Train the binarized network of ``run`` (the newest if None), going on where it stopped.
+
+    Raises:
+        DirnetError: what the command says in one sentence; UsageError where an argument is wrong.
+    """
+    folder = _run(run)
+    recipe = apply_overrides(folder.read_config().recipe, overrides)
+    return finetune_run(folder, recipe, restart=restart, observer=observer)
+
+
+def export_onnx(
+    run: RunFolder | Path | str | None = None, path: Path | str | None = None, images: int = VERIFIED_IMAGES
+) -> CheckedExport:
+    """Write the network of ``run`` to ONNX, verified on ``images`` real images, and its teacher beside it.
+
+    Raises:
+        ExportMismatch: the file would compute something else; it names the first layer and nothing is written.
+        DirnetError: what the command says in one sentence.
+    """
+    folder = _run(run)
+    network, data = load_run(folder), _images(folder)
+    pixels = data.calibration_images(images, folder.read_config().recipe.seed)
+    exported = export_checked(network.student, pixels, Path(path) if path is not None else folder.onnx_path)
+    export_float_checked(network.teacher, pixels, folder.teacher_onnx_path)
+    return exported
+
+
+def evaluate(
+    run: RunFolder | Path | str | None = None, *, onnx: Path | str | None = None, limit: int = 0
+) -> Accuracy:
+    """Measure the accuracy of a run's network in PyTorch, or of ``onnx`` with the kernels, on its test images.
+
+    Raises:
+        DirnetError: what the command says in one sentence.
+    """
+    folder = _run(run)
+    data = _images(folder)
+    if onnx is not None:
+        return evaluate_predictor(session_predictor(load_session(onnx), data.info), data, limit=limit)
+    binary = folder.read_config().stage.is_binary
+    network = load_run(folder).student if binary else load_fp32_run(folder)
+    with module_predictor(network) as predict:
+        return evaluate_predictor(predict, data, limit=limit)
+
+
+def _recipe(
+    recipe: Recipe | str | None, model: str, data: str, data_dir: str, weights: str, overrides: Iterable[str]
+) -> Recipe:
+    chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe or Recipe()
+    chosen = dataclasses.replace(
+        chosen,
+        model=dataclasses.replace(chosen.model, name=model, weights=weights),
+        data=dataclasses.replace(chosen.data, name=data, dir=data_dir or chosen.data.dir),
+    )
+    return apply_overrides(chosen, overrides)
+
+
+def _run(run: RunFolder | Path | str | None) -> RunFolder:
+    return run if isinstance(run, RunFolder) else open_run(_path(run))
+
+
+def _path(path: Path | str | None) -> Path | None:
+    return Path(path) if path is not None else None
+
+
+def _images(run: RunFolder) -> ImageSource:
+    config = run.read_config()
+    return open_data(config.recipe.data, image_size=config.image_size, mean=config.mean, std=config.std)

@@ -113,7 +113,7 @@ def _decide(name: str, layer: nn.Module, facts: _Facts, options: ConvertOptions)
         return keep, "1x1 downsample of a shortcut: few operations, and the only float path", ask
     if name in facts.pooled:
         return keep, "works on pooled 1x1 values (a gate): hardly any operations", ask
-    return binarize, "convolution inside the network", f"--keep '{name}'"
+    return binarize, "inside the network", f"--keep '{name}'"
 
 
 def _describe(layer: nn.Module) -> str:

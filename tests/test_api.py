@@ -1,0 +1,33 @@
+"""The Python API goes the whole way on a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dirnet_convert import api
+
+QUICK = ("data.train_limit=256", "data.test_limit=64", "convert.calibration_images=64")
+ONE_EPOCH = ("finetune.epochs=1", "finetune.batch_size=32", "finetune.compile=false")
+
+
+def test_the_verbs_follow_each_other(tmp_path: Path) -> None:
+    pretrain = ("pretrain.epochs=1", "pretrain.batch_size=32", "pretrain.compile=false", *QUICK)
+    original, trained = api.pretrain(
+        "resnet20", "digits", weights="none", overrides=pretrain, out=tmp_path / "fp32"
+    )
+    assert trained.epochs == 1
+    converted = api.convert(str(original.path), "digits", overrides=QUICK, out=tmp_path / "binary")
+    api.finetune(converted.run, overrides=ONE_EPOCH)
+    exported = api.export_onnx(converted.run)
+    in_torch = api.evaluate(converted.run)
+    in_onnx = api.evaluate(converted.run, onnx=exported.result.path)
+    assert in_torch.top1_percent == in_onnx.top1_percent
+    assert in_torch.images == 64
+
+
+def test_importing_the_package_loads_no_framework() -> None:
+    import subprocess
+    import sys
+
+    check = "import sys, dirnet_convert; sys.exit(any(m in sys.modules for m in ('torch', 'onnxruntime')))"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
