@@ -10,17 +10,23 @@ from pathlib import Path
 from dirnet_convert import __version__
 from dirnet_convert.errors import DirnetError
 
+_CPU_INFO = Path("/proc/cpuinfo")
+_BOARD = Path("/sys/firmware/devicetree/base/model")
 _PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxscript", "numpy")
 
 
 def cpu_name() -> str:
-    """Return the processor's name as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith(("model name", "Model")):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    """Return the processor's name as the system gives it, or else the architecture."""
+    fields = {}
+    if _CPU_INFO.is_file():
+        for line in _CPU_INFO.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+    if fields.get("model name"):
+        return fields["model name"]
+    board = _BOARD.read_text(errors="replace").strip("\0\n ") if _BOARD.is_file() else ""
+    part = f"CPU part {fields['CPU part']}" if fields.get("CPU part") else ""
+    return ", ".join(text for text in (board, part) if text) or platform.processor() or platform.machine()
 
 
 def package_versions() -> dict[str, str]:

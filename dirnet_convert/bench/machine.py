@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dirnet_convert import __version__
+from dirnet_convert.environment import cpu_name, package_versions
 
 _PROC_STAT = Path("/proc/stat")
-_CPU_INFO = Path("/proc/cpuinfo")
-_BOARD = Path("/sys/firmware/devicetree/base/model")
-_PACKAGES = ("onnxruntime", "onnx", "numpy")
+_PACKAGES = ("dirnet", "onnxruntime", "onnx", "numpy")
 # user, nice, system, irq, softirq, steal; idle and iowait are left out, guest time is part of user.
 _BUSY_FIELDS = (0, 1, 2, 5, 6, 7)
 
@@ -33,13 +30,14 @@ class Machine:
 
 def this_machine() -> Machine:
     """Describe the machine that this process runs on."""
+    versions = package_versions()
     return Machine(
         cpu=cpu_name(),
         cores=usable_cores(),
         architecture=platform.machine(),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
-        versions={"dirnet": __version__, **{name: _version(name) for name in _PACKAGES}},
+        versions={name: versions[name] for name in _PACKAGES},
     )
 
 
@@ -47,27 +45,6 @@ def usable_cores() -> int:
     """Return the number of logical processors that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def cpu_name() -> str:
-    """Return the processor's name as the system gives it, or else the architecture."""
-    fields = {}
-    if _CPU_INFO.is_file():
-        for line in _CPU_INFO.read_text(errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            fields.setdefault(key.strip(), value.strip())
-    if fields.get("model name"):
-        return fields["model name"]
-    board = _BOARD.read_text(errors="replace").strip("\0\n ") if _BOARD.is_file() else ""
-    part = f"CPU part {fields['CPU part']}" if fields.get("CPU part") else ""
-    return ", ".join(text for text in (board, part) if text) or platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 class LoadMeter:
