@@ -57,7 +57,7 @@ def convert(
     overrides: Iterable[str] = (),
     out: Path | str | None = None,
 ) -> ConvertResult:
-    """Binarize the pretrained network ``model``, calibrated on ``data``, in a new run folder; see ``dirnet convert``.
+    """Binarize the pretrained ``model``, calibrated on ``data``, in a new run folder; see ``dirnet convert``.
 
     Raises:
         DirnetError: what the command says in one sentence; UsageError where an argument is wrong.
@@ -83,12 +83,14 @@ def finetune(
 
 
 def export_onnx(
-    run: RunFolder | Path | str | None = None, path: Path | str | None = None, images: int = VERIFIED_IMAGES
+    run: RunFolder | Path | str | None = None,
+    path: Path | str | None = None,
+    images: int = VERIFIED_IMAGES,
 ) -> CheckedExport:
     """Write the network of ``run`` to ONNX, verified on ``images`` real images, and its teacher beside it.
 
     Raises:
-        ExportMismatch: the file would compute something else; it names the first layer and nothing is written.
+        ExportMismatch: the file would compute something else; it names the first layer, nothing is written.
         DirnetError: what the command says in one sentence.
     """
     folder = _run(run)
@@ -102,7 +104,7 @@ def export_onnx(
 def evaluate(
     run: RunFolder | Path | str | None = None, *, onnx: Path | str | None = None, limit: int = 0
 ) -> Accuracy:
-    """Measure the accuracy of a run's network in PyTorch, or of ``onnx`` with the kernels, on its test images.
+    """Measure the accuracy of a run's network in PyTorch, or of ``onnx`` with the kernels.
 
     Raises:
         DirnetError: what the command says in one sentence.

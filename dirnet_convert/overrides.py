@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dirnet_convert.errors import UsageError, nearest_name
+from dirnet_convert.ranges import check_ranges
 from dirnet_convert.recipe import Recipe, from_dict, to_dict
 
 
@@ -15,7 +16,7 @@ def apply_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
     text.
 
     Raises:
-        UsageError: no such key (with the nearest name), or a value of the wrong type.
+        UsageError: no such key (with the nearest name), or a value of the wrong type or out of its range.
     """
     values = to_dict(recipe)
     for override in overrides:
@@ -34,7 +35,9 @@ def apply_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
         value = _parse(text.strip())
         # A text that looks like a number, such as a folder named 2024, stays a text.
         table[last] = text.strip() if isinstance(table[last], str) and not isinstance(value, str) else value
-    return from_dict(Recipe, values, "--set")
+    changed = from_dict(Recipe, values, "--set")
+    check_ranges(changed)
+    return changed
 
 
 def _entry(table: Any, name: str, override: str) -> Any:

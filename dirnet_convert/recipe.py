@@ -89,7 +89,6 @@ class DataOptions:
     image_size: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    batch_size: int = 128
     workers: int = 0
     train_limit: int = 0
     test_limit: int = 0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from dirnet_convert.convert.new_run import describe_run, keep_source, run_name
-from dirnet_convert.convert.rebuild import load_fp32_run, load_run, save_state
+from dirnet_convert.convert.new_run import check_output, describe_run, keep_source, run_name
+from dirnet_convert.convert.rebuild import example_image, load_fp32_run, load_run, save_state
 from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import ImageSource
 from dirnet_convert.errors import UsageError
@@ -113,6 +113,7 @@ def new_pretrain_run(recipe: Recipe, out: Path | None = None, download: bool = F
     torch.manual_seed(recipe.seed)
     network, _ = load_for_training(entry, recipe.model.weights, data.info.classes)
     config = describe_run(recipe, data.info, Stage.PRETRAINING)
+    check_output(network, example_image(config), config)
     config = dataclasses.replace(config, model_source=keep_source(run, entry))
     save_state(network, run.model_path)
     run.write_config(config)

@@ -64,7 +64,7 @@ def test_no_run_is_said_so(tmp_path: Path, runs_below_tmp: Path) -> None:
         (("classes = 10", ""), "'classes' is missing"),
         (("classes = 10", "classes = [10"), "not valid TOML"),
         (("classes = 10", "clases = 10"), "did you mean 'classes'"),
-        (('stage = "finetuned"', 'stage = "half"'), "none of pretrained"),
+        (('stage = "finetuned"', 'stage = "half"'), "none of pretraining, pretrained"),
     ],
 )
 def test_a_damaged_configuration_is_a_sentence(tmp_path: Path, change: tuple[str, str], words: str) -> None:

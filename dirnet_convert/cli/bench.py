@@ -39,7 +39,7 @@ def command(
         bool, typer.Option("--layers", help="Measure every binary convolution alone, too.")
     ] = False,
     data_dir: DataDirOption = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the random inputs.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random inputs.")] = 0,
     json: JsonOption = False,
 ) -> None:
     """Time a run's original network in FP32 and INT8 and its binary one, in turns on the same machine.

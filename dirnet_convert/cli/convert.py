@@ -100,7 +100,7 @@ def _print(result: ConvertResult, recipe_name: str) -> None:
     network, config = result.network, result.config
     entropy = {layer.name: f"{layer.entropy_bits:.3f}" for layer in result.bits}
     console.print(plan_table(network.plan, {"entropy": entropy}))
-    console.print(plan_totals(network.plan), highlight=False)
+    console.print(plan_totals(network.plan), highlight=False, soft_wrap=True)
     console.print("Entropy: of a layer's input bits, mean over channels; 1 is balanced.", highlight=False)
     structure = network.structure
     changes = Table.grid(padding=(0, 2))

@@ -13,6 +13,7 @@ from dirnet_convert.cli.options import (
     RunOption,
     SetOption,
     console,
+    lasting_path,
     print_json,
 )
 
@@ -51,7 +52,9 @@ def command(
     if epochs is not None:
         recipe = dataclasses.replace(recipe, finetune=dataclasses.replace(recipe.finetune, epochs=epochs))
     if data_dir is not None:
-        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, dir=str(data_dir)))
+        recipe = dataclasses.replace(
+            recipe, data=dataclasses.replace(recipe.data, dir=lasting_path(data_dir))
+        )
     with training_observer(console, quiet=json) as observer:
         result = finetune_run(folder, recipe, restart=restart, download=download, observer=observer)
     if json:

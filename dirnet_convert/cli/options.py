@@ -16,12 +16,13 @@ from dirnet_convert.errors import DirnetError, UsageError
 
 if TYPE_CHECKING:
     from dirnet_convert.recipe import Recipe
+    from dirnet_convert.run import RunFolder
 
 ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="torchvision name, timm:NAME, resnet20, vgg_small, path/to/file.py:factory, or a run of pretrain.",
+        help="torchvision name, timm:NAME, resnet20, vgg_small, path/to/file.py:factory, or a run's folder.",
         show_default=False,
     ),
 ]
@@ -77,12 +78,16 @@ SeedOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
+# A shell's code for a program that Ctrl-C ended.
+INTERRUPTED = 130
+_NO_MEMORY = "Not enough memory; smaller images or batches need less."
+
 console = Console()
 error_console = Console(stderr=True)
 
 
 def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Make ``command`` end what a person can cause with one sentence on standard error and the right exit code.
+    """Make ``command`` end what a person can cause with one sentence on standard error and an exit code.
 
     Usage errors exit with 2, other failures with 1, Ctrl-C with 130.
     """
@@ -94,21 +99,43 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
         except DirnetError as error:
             _fail(str(error), error.exit_code)
         except KeyboardInterrupt:
-            _fail("Interrupted.", 130)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                _fail("No space left on the disk; free some and run the command again.", 1)
-            if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-                _fail(f"No permission for {error.filename}; choose a place that you may use.", 1)
+            _fail("Interrupted.", INTERRUPTED)
+        except BrokenPipeError:
+            # The reader of the output went away, as `head` does: click ends the program quietly.
             raise
+        except OSError as error:
+            _fail(*_system_failure(error))
         except MemoryError:
-            _fail("Not enough memory; smaller images or batches need less.", 1)
+            _fail(_NO_MEMORY, 1)
+        except RuntimeError as error:
+            # torch has its own class for an accelerator's memory, and none for the processor's.
+            if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+                _fail(_NO_MEMORY, 1)
+            raise
 
     return guarded
 
 
+def _system_failure(error: OSError) -> tuple[str, int]:
+    """Return the sentence and the exit code for a failure that no command expected."""
+    name = error.filename if error.filename is not None else "a file"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "No space left on the disk; free some and run the command again.", 1
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return f"No permission for {name}; choose a place that you may use.", 1
+    if isinstance(error, FileNotFoundError):
+        return f"There is no {name}; check the path.", 2
+    if isinstance(error, IsADirectoryError):
+        return f"{name} is a folder where a file is expected; check the path.", 2
+    if isinstance(error, NotADirectoryError):
+        return f"{name} is a file where a folder is expected; check the path.", 2
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"The system refuses: {reason}{f' ({error.filename})' if error.filename is not None else ''}.", 1
+
+
 def _fail(sentence: str, code: int) -> NoReturn:
-    error_console.print("Error: ", style="bold red", end="")
+    if code != INTERRUPTED:
+        error_console.print("Error: ", style="bold red", end="")
     error_console.print(sentence, highlight=False, soft_wrap=True, markup=False)
     raise typer.Exit(code) from None
 
@@ -116,6 +143,34 @@ def _fail(sentence: str, code: int) -> NoReturn:
 def print_json(value: Any) -> None:
     """Print ``value`` as JSON on standard output."""
     typer.echo(json.dumps(value, indent=1))
+
+
+def run_of_model(model: str) -> RunFolder | None:
+    """Return the run folder that a MODEL names, or None where it is a network's name.
+
+    Raises:
+        UsageError: it is the path of a folder that is no run.
+    """
+    from dirnet_convert.run import RunFolder
+
+    folder = Path(model)
+    if (folder / "run.toml").is_file():
+        return RunFolder(folder)
+    # A folder here may have the name of a network; with a slash in it, a folder is meant.
+    if folder.is_dir() and len(folder.parts) != 1:
+        raise UsageError(f"{model} is not a run folder (it has no run.toml); name a run or a network.")
+    return None
+
+
+def lasting_path(path: Path) -> str:
+    """Return ``path`` as a run keeps it: absolute, so that later commands find it from any folder."""
+    return str(path.expanduser().resolve())
+
+
+def _lasting_name(data: str) -> str:
+    kind, _, folder = data.partition(":")
+    found = kind == "folder" and folder and Path(folder).expanduser().is_dir()
+    return f"folder:{lasting_path(Path(folder))}" if found else data
 
 
 def chosen_recipe(
@@ -131,18 +186,17 @@ def chosen_recipe(
 ) -> tuple[Recipe, str]:
     """Return the recipe that the arguments make, and the name of the one it began with ('' for none).
 
-    Without --recipe, the shipped one of this data set and network serves where there is one; a run of pretrain
-    brings its own.
+    Without --recipe, the shipped one of this data set and network serves where there is one; a run of
+    pretrain brings its own.
     """
     import dataclasses
 
     from dirnet_convert.overrides import apply_overrides
     from dirnet_convert.recipe import Recipe, load_recipe, recipe_names
-    from dirnet_convert.run import RunFolder
 
     name = recipe or ""
-    source = Path(model or "")
-    trained = RunFolder(source).read_config().recipe if (source / "run.toml").is_file() else None
+    source = run_of_model(model) if model is not None else None
+    trained = source.read_config().recipe if source is not None else None
     if not name and trained is None and model and data and f"{data}-{model}" in recipe_names():
         name = f"{data}-{model}"
     result = load_recipe(name) if name else trained or Recipe()
@@ -156,13 +210,12 @@ def chosen_recipe(
         result = dataclasses.replace(result, model=dataclasses.replace(result.model, weights=weights))
     fields: dict[str, Any] = {}
     if data is not None:
-        fields["name"] = data
+        fields["name"] = _lasting_name(data)
     if data_dir is not None:
-        # Absolute, so that later commands find it from any folder.
-        fields["dir"] = str(data_dir.expanduser().resolve())
+        fields["dir"] = lasting_path(data_dir)
     if image_size is not None:
         fields["image_size"] = image_size
     result = dataclasses.replace(result, data=dataclasses.replace(result.data, **fields))
     if seed is not None:
         result = dataclasses.replace(result, seed=seed)
-    return apply_overrides(result, overrides or []), name
+    return apply_overrides(result, overrides or []), name or (f"that of {model}" if trained else "")

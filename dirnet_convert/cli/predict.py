@@ -49,6 +49,9 @@ def command(
 
     if run is not None and onnx is not None:
         raise UsageError("Name a run with --run or a file with --onnx, not both.")
+    if not image.is_file():
+        state = "is a folder" if image.is_dir() else "is not there"
+        raise UsageError(f"{image} {state}; name an image file.")
     target = find_target(onnx or run, engine)
     if data is not None:
         info = target.images(target.data_options(data, data_dir, image_size), download=False).info

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dirnet_convert.cli.finetune import EpochsOption, RestartOption
 from dirnet_convert.cli.options import (
     DataDirOption,
@@ -19,7 +17,9 @@ from dirnet_convert.cli.options import (
     WeightsOption,
     chosen_recipe,
     console,
+    lasting_path,
     print_json,
+    run_of_model,
 )
 from dirnet_convert.errors import UsageError
 
@@ -44,13 +44,14 @@ def command(
     Example: `dirnet pretrain resnet18 --data folder:photos --epochs 10`
     """
     import dataclasses
+    import shutil
 
     from dirnet_convert.cli.training_progress import training_observer
     from dirnet_convert.overrides import apply_overrides
-    from dirnet_convert.run import RunFolder
     from dirnet_convert.training import new_pretrain_run, pretrain_run
 
-    if (Path(model) / "run.toml").is_file():
+    folder = run_of_model(model)
+    if folder is not None:
         for name, value in (
             ("--data", data),
             ("--weights", weights),
@@ -61,10 +62,11 @@ def command(
         ):
             if value is not None:
                 raise UsageError(f"{model} is a run, which has its own {name}; leave the option away.")
-        folder = RunFolder(Path(model))
         chosen = apply_overrides(folder.read_config().recipe, set_ or [])
         if data_dir is not None:
-            chosen = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, dir=str(data_dir)))
+            chosen = dataclasses.replace(
+                chosen, data=dataclasses.replace(chosen.data, dir=lasting_path(data_dir))
+            )
     else:
         chosen, _ = chosen_recipe(
             model,
@@ -76,14 +78,22 @@ def command(
             seed=seed,
             overrides=set_,
         )
-        folder = None
     if epochs is not None:
         chosen = dataclasses.replace(chosen, pretrain=dataclasses.replace(chosen.pretrain, epochs=epochs))
+    made, existed = folder is None, out is not None and out.exists()
     folder = folder or new_pretrain_run(chosen, out, download)
     if not json:
         console.print(f"Run: {folder.path}", highlight=False, soft_wrap=True)
-    with training_observer(console, quiet=json) as observer:
-        result = pretrain_run(folder, chosen, restart=restart, download=download, observer=observer)
+    try:
+        with training_observer(console, quiet=json) as observer:
+            result = pretrain_run(folder, chosen, restart=restart, download=download, observer=observer)
+    except UsageError:
+        # Refused before the first step: an untrained run must not stay behind as the newest one.
+        if made and not folder.checkpoint_dir.exists():
+            shutil.rmtree(folder.path, ignore_errors=True)
+            if existed:
+                folder.path.mkdir()
+        raise
     if json:
         print_json({"run": str(folder.path), **dataclasses.asdict(result)})
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +12,9 @@ from dirnet_convert.cli.options import JsonOption, console, print_json
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe's file.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Print this recipe, or .toml file.", show_default=False)
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """List the recipes, or print one.
@@ -25,7 +28,8 @@ def command(
         if json:
             print_json(to_dict(recipe))
             return
-        typer.echo((recipe_folder() / f"{name}.toml").read_text(), nl=False)
+        path = Path(name) if name.endswith(".toml") else recipe_folder() / f"{name}.toml"
+        typer.echo(path.read_text(encoding="utf-8"), nl=False)
         return
     loaded = {recipe_name: load_recipe(recipe_name) for recipe_name in recipe_names()}
     if json:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dirnet_convert.errors import UsageError
+from dirnet_convert.errors import DirnetError, UsageError
 from dirnet_convert.recipe import DataOptions
 from dirnet_convert.run import RunConfig, RunFolder, open_run
 
@@ -142,12 +142,20 @@ def find_target(path: Path | None, engine: EngineChoice) -> Target:
 
 
 def onnx_image_size(path: Path | None) -> int:
-    """Return the edge in pixels of the images that an ONNX file takes, 0 where it leaves that open."""
+    """Return the edge in pixels of the images that an ONNX file takes, 0 where it leaves that open.
+
+    Raises:
+        DirnetError: the file is damaged.
+    """
     import onnx
+    from google.protobuf.message import DecodeError
 
     if path is None:
         return 0
-    entries = onnx.load(str(path), load_external_data=False).graph.input
+    try:
+        entries = onnx.load(str(path), load_external_data=False).graph.input
+    except DecodeError as error:
+        raise DirnetError(f"{path} is damaged or no ONNX file; make it anew with 'dirnet export'.") from error
     sizes = entries[0].type.tensor_type.shape.dim if entries else ()
     return sizes[2].dim_value if len(sizes) == 4 else 0
 

@@ -15,6 +15,8 @@ from dirnet_convert.recipe import Threshold
 
 # Enough values for a median; more only cost memory.
 _MEDIAN_VALUES_PER_CHANNEL = 1 << 16
+# Share of a channel's size within which values count as one: far above rounding, far below what matters.
+_MARGIN = 1e-3
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,9 @@ def _set_thresholds(network: nn.Module, images: Tensor) -> None:
 def channel_medians(x: Tensor) -> Tensor:
     """Return a threshold (C,) per channel of (N, C, H, W) that halves its values as evenly as ties allow.
 
-    It lies half-way between two values that occur, just below the median or just above it: a threshold on a
-    frequent value (the zeros behind a ReLU, a flat background) would let a last-bit rounding in another engine
-    flip all of its bits.
+    It lies half-way between the median and the next value that is clearly below it, or clearly above: a
+    threshold on a frequent value (the zeros behind a ReLU, a flat background, a dead channel) would let a
+    last-bit rounding in another engine flip all of its bits.
     """
     values = x.detach().transpose(0, 1).flatten(1)
     step = max(1, values.shape[1] // _MEDIAN_VALUES_PER_CHANNEL)
@@ -101,11 +103,12 @@ def channel_medians(x: Tensor) -> Tensor:
         step += 1
     values = values[:, ::step]
     median = values.median(dim=1, keepdim=True).values
-    infinity = torch.full_like(median, torch.inf)
-    lower = torch.where(values < median, values, -infinity).amax(dim=1, keepdim=True)
-    upper = torch.where(values > median, values, infinity).amin(dim=1, keepdim=True)
-    below = torch.where(lower.isfinite(), (lower + median) / 2, median)
-    above = torch.where(upper.isfinite(), (median + upper) / 2, torch.nextafter(median, infinity))
+    spread = values.std(dim=1, keepdim=True, correction=0)
+    margin = _MARGIN * (spread + median.abs()) + torch.finfo(values.dtype).eps
+    lower = torch.where(values < median - margin, values, -torch.inf).amax(dim=1, keepdim=True)
+    upper = torch.where(values > median + margin, values, torch.inf).amin(dim=1, keepdim=True)
+    below = torch.where(lower.isfinite(), (lower + median) / 2, median - margin)
+    above = torch.where(upper.isfinite(), (median + upper) / 2, median + margin)
     share_below = (values >= below).double().mean(dim=1, keepdim=True)
     share_above = (values >= above).double().mean(dim=1, keepdim=True)
     better = (share_above - 0.5).abs() < (share_below - 0.5).abs()

@@ -15,10 +15,11 @@ from dirnet_convert.binarize.layers import BinaryConv2d
 from dirnet_convert.convert.binarize_network import Binarized, binarize_network
 from dirnet_convert.convert.calibrate import LayerBits, calibrate
 from dirnet_convert.convert.rebuild import load_fp32_run, run_entry, save_state
+from dirnet_convert.convert.trace import REJECTIONS
 from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import DataInfo
 from dirnet_convert.environment import package_versions
-from dirnet_convert.errors import UsageError
+from dirnet_convert.errors import DirnetError, UsageError
 from dirnet_convert.files import write_atomic
 from dirnet_convert.models.catalog import ModelEntry, find_model, load_pretrained
 from dirnet_convert.recipe import ModelOptions, Recipe
@@ -134,7 +135,7 @@ def _write(
     recipe = config.recipe
     torch.manual_seed(recipe.seed)
     built = binarize_network(network, images[:1], recipe.convert, recipe.estimator)
-    _check_output(built.teacher, images[:1], config)
+    check_output(built.teacher, images[:1], config)
     bits = calibrate(built.student, images, recipe.convert.threshold)
     for part in (built.student, built.teacher, built.student_forward, built.teacher_forward):
         part.eval()
@@ -156,9 +157,23 @@ def _write(
     return ConvertResult(run, config, built, bits)
 
 
-def _check_output(network: nn.Module, image: torch.Tensor, config: RunConfig) -> None:
-    with torch.no_grad():
-        output = network.eval()(image)
+def check_output(network: nn.Module, image: torch.Tensor, config: RunConfig) -> None:
+    """Put ``network`` into eval mode and see whether it answers an image (1, C, H, W) with logits.
+
+    Raises:
+        UsageError: the output is no tensor, or is for another number of classes.
+        DirnetError: the network does not take such an image.
+    """
+    try:
+        with torch.no_grad():
+            output = network.eval()(image)
+    except REJECTIONS as error:
+        shape = "x".join(str(size) for size in image.shape[1:])
+        cause = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise DirnetError(
+            f"{config.recipe.model.name} does not take images of {shape} ({cause}); choose another "
+            "--image-size."
+        ) from error
     if not isinstance(output, torch.Tensor):
         raise UsageError(
             f"{config.recipe.model.name} returns a {type(output).__name__}; a network must return logits "

@@ -48,7 +48,8 @@ def plan_layers(
     """Decide for every layer with weights of ``network``, in the order of execution where there is a graph.
 
     Raises:
-        UsageError: a glob of --keep or --binarize matches no layer.
+        UsageError: a glob of --keep or --binarize matches no layer, or one of --binarize only such as cannot
+            be binarized.
     """
     layers = {
         name: module
@@ -58,7 +59,9 @@ def plan_layers(
     _check_globs((*options.keep, *options.binarize), layers)
     facts = _GraphFacts(graph_module) if graph_module is not None else _TreeFacts(network)
     order = facts.order + [name for name in layers if name not in facts.order]
-    return tuple(_plan(name, layers[name], facts, options) for name in order if name in layers)
+    plan = tuple(_plan(name, layers[name], facts, options) for name in order if name in layers)
+    _check_asked(options, plan)
+    return plan
 
 
 def _check_globs(globs: tuple[str, ...], layers: dict[str, nn.Module]) -> None:
@@ -67,6 +70,23 @@ def _check_globs(globs: tuple[str, ...], layers: dict[str, nn.Module]) -> None:
             raise UsageError(
                 f"No layer matches '{glob}'{nearest_name(glob, layers)}; 'dirnet inspect MODEL' lists their "
                 "names."
+            )
+
+
+def _check_asked(options: ConvertOptions, plan: tuple[LayerPlan, ...]) -> None:
+    # A wide glob may match some layers in vain, and --keep wins over --binarize.
+    possible = {
+        layer.name
+        for layer in plan
+        if layer.decision is Decision.BINARIZE
+        or any(fnmatch.fnmatchcase(layer.name, glob) for glob in options.keep)
+    }
+    for glob in options.binarize:
+        matched = [layer for layer in plan if fnmatch.fnmatchcase(layer.name, glob)]
+        if matched and not any(layer.name in possible for layer in matched):
+            raise UsageError(
+                f"--binarize '{glob}' asks for {matched[0].name}, which cannot be binarized: "
+                f"{matched[0].reason}."
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def load_image(path: Path) -> Image.Image:
 
 
 class FileSource(ImageSource):
-    """An ImageSource over image files; ``workers`` processes decode ahead, 0 decodes in this one."""
+    """An ImageSource over image files; up to ``workers`` processes decode ahead, 0 decodes in this one."""
 
     def __init__(
         self, info: DataInfo, limits: Limits, train: FileSplit, test: FileSplit, workers: int
@@ -74,7 +75,8 @@ class FileSource(ImageSource):
         self._label_tensors = {
             split: torch.tensor(data.labels, dtype=torch.int64) for split, data in self._splits.items()
         }
-        self._workers = workers
+        # More processes than processors only wait for each other.
+        self._workers = min(workers, os.cpu_count() or 1)
 
     def steps_per_epoch(self, batch_size: int, limit: int = 0) -> int:
         """Return the number of whole training batches; raises UsageError where there is not one."""

@@ -11,6 +11,8 @@ from dirnet_convert.data.source import ImageSource
 from dirnet_convert.errors import UsageError
 from dirnet_convert.finetune.checkpoint import Checkpoint, read_checkpoint
 from dirnet_convert.finetune.losses import Objective
+from dirnet_convert.finetune.optimizer import check_optimizer
+from dirnet_convert.ranges import check_distill, check_estimator, check_training
 from dirnet_convert.recipe import DistillOptions, EstimatorOptions, TrainOptions, to_dict
 from dirnet_convert.run import RunFolder, Stage
 
@@ -64,12 +66,16 @@ def check_options(job: TrainJob) -> None:
     """Refuse what cannot be trained with.
 
     Raises:
-        UsageError: a value out of its range, or a distillation without a teacher.
+        UsageError: a value out of its range, an unknown optimizer, a batch larger than the data set, or a
+            distillation without a teacher.
     """
-    _check_training(job)
-    _check_distill(job)
+    check_training(job.options, job.section)
+    check_optimizer(job.options)
+    job.data.steps_per_epoch(job.options.batch_size)
+    check_distill(job.distill)
+    _check_teacher(job)
     if job.estimator is not None:
-        _check_estimator(job.estimator)
+        check_estimator(job.estimator)
 
 
 def accept_job(job: TrainJob) -> Checkpoint | None:
@@ -96,48 +102,8 @@ def _check_identity(wanted: dict[str, Any], begun: dict[str, Any]) -> None:
             )
 
 
-def _check_training(job: TrainJob) -> None:
-    options, section = job.options, job.section
-    for name, valid, rule in (
-        ("epochs", options.epochs >= 1, "at least 1"),
-        ("batch_size", options.batch_size >= 1, "at least 1"),
-        ("lr", options.lr > 0, "above 0"),
-        ("warmup_epochs", options.warmup_epochs >= 0, "at least 0"),
-        ("min_lr_ratio", 0 <= options.min_lr_ratio <= 1, "between 0 and 1"),
-        ("label_smoothing", 0 <= options.label_smoothing < 1, "at least 0 and below 1"),
-        ("ema_decay", 0 <= options.ema_decay < 1, "at least 0 and below 1"),
-        ("weight_decay", options.weight_decay >= 0, "at least 0"),
-        ("clip_grad_norm", options.clip_grad_norm >= 0, "at least 0"),
-        ("momentum", 0 <= options.momentum < 1, "at least 0 and below 1"),
-    ):
-        if not valid:
-            raise UsageError(f"{section}.{name} is {getattr(options, name)}; it must be {rule}.")
-
-
-def _check_distill(job: TrainJob) -> None:
-    distill = job.distill
-    weights = (distill.label_weight, distill.logit_weight, distill.rbd_weight)
-    if min(weights) < 0 or max(weights) == 0:
-        raise UsageError(
-            "distill's label_weight, logit_weight and rbd_weight must be at least 0, and one of them above."
-        )
-    if distill.temperature <= 0:
-        raise UsageError(f"distill.temperature is {distill.temperature}; it must be above 0.")
-    if job.teacher_forward is None and Objective(distill, 0.0).needs_teacher:
+def _check_teacher(job: TrainJob) -> None:
+    if job.teacher_forward is None and Objective(job.distill, 0.0).needs_teacher:
         raise UsageError(
             "There is no teacher to distil from; set distill.logit_weight and distill.rbd_weight to 0."
         )
-
-
-def _check_estimator(estimator: EstimatorOptions) -> None:
-    for name, valid, rule in (
-        ("t_min", estimator.t_min > 0, "above 0"),
-        ("t_max", estimator.t_max > 0, "above 0"),
-        ("epsilon", 0 <= estimator.epsilon < 1, "at least 0 and below 1"),
-        ("window", estimator.window > 0, "above 0"),
-        ("quantile_steps", estimator.quantile_steps >= 1, "at least 1"),
-        ("gradual_weights", 0 <= estimator.gradual_weights <= 1, "between 0 and 1"),
-        ("gradual_inputs", 0 <= estimator.gradual_inputs <= 1, "between 0 and 1"),
-    ):
-        if not valid:
-            raise UsageError(f"estimator.{name} is {getattr(estimator, name)}; it must be {rule}.")

@@ -51,6 +51,8 @@ def train(job: TrainJob, observer: TrainObserver | None = None) -> TrainResult:
         while state.step < state.total_steps:
             _train_epoch(job, state, step, observer, interrupt)
             _finish_epoch(job, state, observer)
+            if interrupt.is_set and state.step < state.total_steps:
+                raise _stopped(state)
     return _result(job, state, time.perf_counter() - started, already_finished=False)
 
 
@@ -78,14 +80,19 @@ def _train_epoch(
         now = time.perf_counter()
         state.sums.seconds = seconds_before + now - begun
         observer.stepped(StepReport(state.step, state.total_steps, epoch + 1, loss, labels.numel()))
-        if interrupt.is_set:
+        # After an epoch's last step the epoch is finished first: a checkpoint in between would skip its end.
+        if interrupt.is_set and state.step % state.steps_per_epoch:
             write_checkpoint(job.run, state.capture())
-            raise StoppedError(
-                f"Stopped at step {state.step} of {state.total_steps}; the same command goes on from there."
-            )
+            raise _stopped(state)
         if now - written > 60.0 * options.checkpoint_minutes and state.step % state.steps_per_epoch:
             write_checkpoint(job.run, state.capture())
             written = time.perf_counter()
+
+
+def _stopped(state: TrainState) -> StoppedError:
+    return StoppedError(
+        f"Stopped at step {state.step} of {state.total_steps}; the same command goes on from there."
+    )
 
 
 def _one_step(

@@ -11,6 +11,16 @@ from dirnet_convert.errors import UsageError, nearest_name
 from dirnet_convert.recipe import TrainOptions
 
 
+def check_optimizer(options: TrainOptions) -> None:
+    """Refuse an optimizer that timm does not have; raises UsageError with the nearest name."""
+    names = list_optimizers()
+    if options.optimizer not in names:
+        nearest = nearest_name(options.optimizer, names)
+        raise UsageError(
+            f"No optimizer '{options.optimizer}'{nearest}; timm's names are taken, as sgd or adamw."
+        )
+
+
 def build_optimizer(model: nn.Module, options: TrainOptions) -> Optimizer:
     """Build timm's optimizer of that name over ``model``'s parameters that learn.
 
@@ -20,12 +30,7 @@ def build_optimizer(model: nn.Module, options: TrainOptions) -> Optimizer:
     Raises:
         UsageError: timm has no such optimizer.
     """
-    names = list_optimizers()
-    if options.optimizer not in names:
-        nearest = nearest_name(options.optimizer, names)
-        raise UsageError(
-            f"No optimizer '{options.optimizer}'{nearest}; timm's names are taken, as sgd or adamw."
-        )
+    check_optimizer(options)
     return create_optimizer_v2(
         model,
         opt=options.optimizer,

@@ -118,3 +118,12 @@ def test_a_network_without_batch_norm(convert: Convert, generator: torch.Generat
     assert len(built.structure.norms) == 1
     report = calibrate(built.student, torch.randn(9, 3, 16, 16, generator=generator), Threshold.MEDIAN)
     assert [bits.name for bits in report] == ["2"]
+
+
+def test_a_threshold_keeps_clear_of_a_value_that_many_pixels_share(generator: torch.Generator) -> None:
+    dead = torch.full((4, 1, 8, 8), 0.7)
+    # The same value as another engine rounds it: one unit in the last place to either side.
+    ulp = torch.finfo(dead.dtype).eps
+    noise = ulp * torch.randint(-1, 2, dead.shape, generator=generator)
+    threshold = channel_medians(dead * (1 + noise))
+    assert (threshold - 0.7).abs().item() > 100 * ulp

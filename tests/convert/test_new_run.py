@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from dirnet_convert.convert import new_run as new_run_module
-from dirnet_convert.convert import rebuild
 from dirnet_convert.convert.new_run import ConvertResult, convert_to_run, run_name
-from dirnet_convert.convert.rebuild import load_run, save_tensors
+from dirnet_convert.convert.rebuild import load_run
 from dirnet_convert.errors import DirnetError, UsageError
+from dirnet_convert.models import state
 from dirnet_convert.models.catalog import find_model
+from dirnet_convert.models.state import save_tensors
 from dirnet_convert.recipe import ConvertOptions, DataOptions, ModelOptions, Recipe, Shortcut
 from dirnet_convert.run import RunFolder, Stage, open_run
 
@@ -216,9 +217,9 @@ def test_a_failure_in_the_middle_leaves_nothing(
 
 def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
-        raise rebuild.SafetensorError("I/O error: No space left on device (os error 28)")
+        raise state.SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(rebuild, "save_file", refuse)
+    monkeypatch.setattr(state, "save_file", refuse)
     with pytest.raises(DirnetError, match="No space left on device"):
         save_tensors({"a": torch.ones(1)}, tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
@@ -279,7 +280,7 @@ def test_too_few_calibration_images_are_refused(recipe: Recipe) -> None:
 def test_tied_tensors_are_written_apart(tmp_path: Path) -> None:
     shared = torch.ones(3)
     save_tensors({"a": shared, "b": shared[1:], "c": shared.view(3, 1).T}, tmp_path / "t.safetensors")
-    read = rebuild.read_state(tmp_path / "t.safetensors")
+    read = state.read_state(tmp_path / "t.safetensors")
     assert {k: tuple(v.shape) for k, v in read.items()} == {"a": (3,), "b": (2,), "c": (1, 3)}
 
 

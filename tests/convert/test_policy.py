@@ -195,7 +195,7 @@ def test_the_tree_alone_decides_where_there_is_no_graph() -> None:
     decisions = {p.name: p.reason.split(":")[0] for p in layers}
     assert decisions == {
         "stem": "first layer",
-        "inner": "convolution inside the network",
+        "inner": "inside the network",
         "shared": "used 2 times",
         "head": "linear layer",
     }

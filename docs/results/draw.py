@@ -1,0 +1,79 @@
+"""Draws summary.svg from the figures stored beside this file: python docs/results/draw.py"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).resolve().parent
+
+
+def read(name: str) -> dict:
+    """Return a stored result."""
+    return json.loads((HERE / name).read_text(encoding="utf-8"))
+
+
+def rows(title: str, folder: str, accuracy: dict[str, float]) -> list[tuple[str, ...]]:
+    """Return a row per engine of one benchmark, one thread, batch 1."""
+    bench = read(f"{folder}/bench.json")
+    result = next(part for part in bench["results"] if part["threads"] == 1)
+    table = []
+    for engine in result["engines"]:
+        name = engine["engine"]
+        table.append(
+            (
+                title,
+                engine["title"],
+                f"{accuracy[name]:.2f}" if name in accuracy else "",
+                f"{engine['median_ms']:.3f}",
+                f"{engine['times_fp32']:.2f}x",
+                f"{bench['file_bytes'][name] / 1e6:.2f}",
+            )
+        )
+        title = ""
+    return table
+
+
+def main() -> None:
+    """Write summary.svg."""
+    accuracy = {
+        "fp32": read("cifar10-resnet20/eval-fp32.json")["top1_percent"],
+        "binary": read("cifar10-resnet20/eval-kernels.json")["top1_percent"],
+    }
+    bench = read("resnet18/bench.json")
+    machine, versions = bench["machine"], bench["machine"]["versions"]
+    table = Table(
+        title="dirnet: one thread, batch 1, in ONNX Runtime",
+        caption=", ".join(
+            (
+                f"{machine['cpu']} ({bench['isa']} kernels)",
+                f"ONNX Runtime {versions['onnxruntime']}",
+                bench["date"][:10],
+            )
+        ),
+        header_style="bold",
+    )
+    for heading in ("network", "engine"):
+        table.add_column(heading)
+    for heading in ("top-1, %", "median ms", "speed", "file, MB"):
+        table.add_column(heading, justify="right")
+    for index, group in enumerate(
+        (
+            rows("ResNet-20, CIFAR-10", "cifar10-resnet20", accuracy),
+            rows("ResNet-18, 224 x 224", "resnet18", {}),
+        )
+    ):
+        if index:
+            table.add_section()
+        for row in group:
+            table.add_row(*row)
+    console = Console(record=True, width=86)
+    console.print(table)
+    console.save_svg(str(HERE / "summary.svg"), title="dirnet bench")
+
+
+if __name__ == "__main__":
+    main()
