@@ -124,7 +124,7 @@ def _model_files(
         EngineKind.STOCK: run.onnx_path,
     }
     if EngineKind.INT8 in engines:
-        _quantize(run, files[EngineKind.INT8], data_dir)
+        quantize_teacher(run, files[EngineKind.INT8], data_dir)
     return {kind: files[kind] for kind in EngineKind if kind in engines}
 
 
@@ -135,7 +135,12 @@ def _export_teacher(run: RunFolder) -> None:
     export_float_onnx(load_run(run).teacher, example_image(run.read_config()), run.teacher_onnx_path)
 
 
-def _quantize(run: RunFolder, output: Path, data_dir: Path | None) -> None:
+def quantize_teacher(run: RunFolder, output: Path, data_dir: Path | None = None) -> None:
+    """Write the run's FP32 network in INT8, calibrated on the run's images.
+
+    Raises:
+        UsageError: the images cannot be opened.
+    """
     import dataclasses
 
     from dirnet_convert.bench.int8 import quantize_int8

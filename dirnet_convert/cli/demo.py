@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,14 +78,17 @@ def _result(path: Path) -> Table:
 
 
 def _accuracies(run: RunFolder) -> dict[str, float]:
-    """Return the top-1 accuracy, %, of the FP32 and the binary ONNX file on the test images."""
+    """Return the top-1 accuracy, %, of the FP32, INT8 and binary ONNX files on the test images."""
     from dirnet_convert.data.registry import open_data
     from dirnet_convert.evaluate import evaluate, session_predictor
     from dirnet_convert.runtime.session import load_session
 
     config = run.read_config()
     source = open_data(config.recipe.data, image_size=config.image_size, mean=config.mean, std=config.std)
-    return {
-        name: evaluate(session_predictor(load_session(path), source.info), source, 64).top1_percent
-        for name, path in (("fp32", run.teacher_onnx_path), ("binary", run.onnx_path))
-    }
+    with tempfile.TemporaryDirectory() as scratch:
+        int8 = Path(scratch) / "int8.onnx"
+        bench.quantize_teacher(run, int8)
+        return {
+            name: evaluate(session_predictor(load_session(path), source.info), source, 64).top1_percent
+            for name, path in (("fp32", run.teacher_onnx_path), ("int8", int8), ("binary", run.onnx_path))
+        }
