@@ -30,4 +30,4 @@ def test_importing_the_package_loads_no_framework() -> None:
     import sys
 
     check = "import sys, dirnet_convert; sys.exit(any(m in sys.modules for m in ('torch', 'onnxruntime')))"
-    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-P", "-c", check], check=False).returncode == 0

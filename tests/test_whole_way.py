@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
 def dirnet(*arguments: object) -> dict:
     """Run a command with --json in a process of its own and return what it printed."""
-    command = [sys.executable, "-m", "dirnet_convert", *map(str, arguments), "--json"]
+    command = [sys.executable, "-P", "-m", "dirnet_convert", *map(str, arguments), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

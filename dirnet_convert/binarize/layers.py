@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,7 +17,7 @@ from dirnet_convert.recipe import ConvertOptions, EstimatorOptions
 Padding = tuple[int, int, int, int]
 
 
-class BinaryLayer(nn.Module):
+class BinaryLayer(nn.Module, abc.ABC):
     """What binary layers share: latent weights, a threshold per input channel, and an estimator for each."""
 
     def __init__(
@@ -62,9 +64,9 @@ class BinaryLayer(nn.Module):
         scale = power_of_two_scale(standardized)
         return signs * scale.view(-1, *(1 for _ in range(signs.dim() - 1)))
 
+    @abc.abstractmethod
     def aligned_threshold(self, x: Tensor) -> Tensor:
         """Return the threshold shaped so that it broadcasts against the input ``x``."""
-        raise NotImplementedError
 
     def binarize_input(self, x: Tensor) -> Tensor:
         """Return +1 where x >= threshold of its channel and -1 elsewhere, shaped like ``x``."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import dirnet_convert
 from dirnet_convert.errors import DirnetError
 
+_DISTRIBUTION = "dirnet-convert"
 _FILE_NAMES = {"darwin": "libdirnet_ops.dylib", "win32": "dirnet_ops.dll"}
 _FILE_NAME = _FILE_NAMES.get(sys.platform, "libdirnet_ops.so")
 
@@ -27,15 +30,26 @@ def library_path() -> Path:
         if not path.is_file():
             raise DirnetError(f"DIRNET_LIBRARY names {named}, which is no file; correct or unset it.")
         return path
-    # The package may be spread over several folders when it is installed for editing.
-    for folder in dirnet_convert.__path__:
-        path = Path(folder) / "lib" / _FILE_NAME
+    for folder in _package_folders():
+        path = folder / "lib" / _FILE_NAME
         if path.is_file():
             return path.resolve()
     raise DirnetError(
         f"The compiled library {_FILE_NAME} is not installed; run `pip install .` in dirnet's source folder, "
         "or name a library that you built with DIRNET_LIBRARY."
     )
+
+
+def _package_folders() -> list[Path]:
+    """Return where the package lies: its own folders, then the installed one, which may be another.
+
+    Python imports a source folder that one stands in before what is installed; the library is only in the latter.
+    """
+    folders = [Path(folder) for folder in dirnet_convert.__path__]
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        installed = importlib.metadata.distribution(_DISTRIBUTION).locate_file(dirnet_convert.__name__)
+        folders.append(Path(str(installed)))
+    return folders
 
 
 def c_interface() -> ctypes.CDLL:

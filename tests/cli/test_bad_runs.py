@@ -105,7 +105,7 @@ def test_an_instruction_set_that_is_not_here(exported: Path, isa: str, words: st
     if isa in [str(item) for item in available_isas()]:
         pytest.skip(f"this processor has {isa}")
     # The library reads DIRNET_ISA once in a process.
-    command = [sys.executable, "-m", "dirnet_convert", "bench", "--run", str(exported)]
+    command = [sys.executable, "-P", "-m", "dirnet_convert", "bench", "--run", str(exported)]
     command += ["--engines", "fp32,binary", "--rounds", "1"]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | {"DIRNET_ISA": isa}
@@ -204,7 +204,7 @@ def test_a_full_disk_in_a_training_loses_no_run(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process there")
 def test_ctrl_c_in_a_training_and_the_same_command_goes_on(dirnet: Invoke, converted: Path) -> None:
-    command = [sys.executable, "-m", "dirnet_convert", "finetune", "--run", str(converted)]
+    command = [sys.executable, "-P", "-m", "dirnet_convert", "finetune", "--run", str(converted)]
     command += ["--epochs", "300", "--set", "data.train_limit=64"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         limit = time.monotonic() + 60

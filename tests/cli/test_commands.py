@@ -126,7 +126,7 @@ def test_help_loads_no_framework() -> None:
         " if m in sys.modules])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", check], capture_output=True, text=True, check=True, env=os.environ
+        [sys.executable, "-P", "-c", check], capture_output=True, text=True, check=True, env=os.environ
     )
     assert ast.literal_eval(done.stdout) == []
 
@@ -144,7 +144,7 @@ def test_the_commands_of_the_program_are_all_there(dirnet: Invoke) -> None:
 
 def test_an_old_encoding_gets_question_marks() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "dirnet_convert", "recipes"],
+        [sys.executable, "-P", "-m", "dirnet_convert", "recipes"],
         capture_output=True,
         check=False,
         env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},

@@ -119,7 +119,7 @@ def test_a_fresh_process_gives_the_same_answers(
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     subprocess.run(
-        [sys.executable, "-c", _ANSWER, str(result.run.path), str(tmp_path / "images.pt")],
+        [sys.executable, "-P", "-c", _ANSWER, str(result.run.path), str(tmp_path / "images.pt")],
         check=True,
         env=environment,
     )

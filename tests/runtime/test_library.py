@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+
 import pytest
 
 import dirnet_convert
@@ -24,8 +26,12 @@ def test_environment_variable_that_names_nothing_is_an_error(monkeypatch, tmp_pa
 
 
 def test_missing_library_says_how_to_install_it(monkeypatch, tmp_path):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
     monkeypatch.delenv("DIRNET_LIBRARY", raising=False)
     monkeypatch.setattr(dirnet_convert, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(importlib.metadata, "distribution", absent)
     with pytest.raises(DirnetError, match=r"pip install \."):
         library_path()
 
@@ -37,6 +43,21 @@ def test_library_beside_the_package_is_found(monkeypatch, tmp_path):
     for name in ("libdirnet_ops.so", "libdirnet_ops.dylib", "dirnet_ops.dll"):
         (tmp_path / "lib" / name).write_bytes(b"")
     assert library_path().parent == (tmp_path / "lib").resolve()
+
+
+def test_a_source_folder_takes_the_installed_library(monkeypatch, tmp_path):
+    class Installed:
+        def locate_file(self, name):
+            return tmp_path / "site-packages" / name
+
+    monkeypatch.delenv("DIRNET_LIBRARY", raising=False)
+    monkeypatch.setattr(dirnet_convert, "__path__", [str(tmp_path / "source")])
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda _: Installed())
+    folder = tmp_path / "site-packages" / "dirnet_convert" / "lib"
+    folder.mkdir(parents=True)
+    for name in ("libdirnet_ops.so", "libdirnet_ops.dylib", "dirnet_ops.dll"):
+        (folder / name).write_bytes(b"")
+    assert library_path().parent == folder.resolve()
 
 
 def test_file_that_is_no_library_is_one_sentence(monkeypatch, tmp_path, build, inputs, attributes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,20 +12,20 @@ import onnx_ir as ir
 from dirnet_convert.onnx_export.ir_tools import TO_NHWC, add_constant, dims, new_value, permuted_shape
 
 
-class Rewriter:
+class Rewriter(abc.ABC):
     """What a rule works with: the NHWC forms of values, and a place to put new nodes."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
         self.position: ir.Node | None = None
 
+    @abc.abstractmethod
     def nhwc(self, value: ir.Value) -> ir.Value:
         """Return ``value`` (N, C, H, W) in the layout (N, H, W, C), transposed here if need be."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def define(self, value: ir.Value, nhwc: ir.Value) -> None:
         """State that ``nhwc`` is ``value`` in the layout (N, H, W, C)."""
-        raise NotImplementedError
 
     def insert(
         self, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict, outputs: Sequence[ir.Value]
