@@ -43,7 +43,7 @@ def library_path() -> Path:
 def _package_folders() -> list[Path]:
     """Return where the package lies: its own folders, then the installed one, which may be another.
 
-    Python imports a source folder that one stands in before what is installed; the library is only in the latter.
+    Python prefers a source folder that one stands in to what is installed; only the latter has the library.
     """
     folders = [Path(folder) for folder in dirnet_convert.__path__]
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
