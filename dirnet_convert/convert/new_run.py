@@ -151,6 +151,7 @@ def _write(
         write_atomic(run.plan_path, json.dumps(_plan_json(built, bits), indent=1))
         # run.toml makes the folder a run, so it comes last.
         run.write_config(config)
+    # Ctrl-C, too, must not leave half a run behind; the cause goes on to the caller.
     except BaseException:
         _remove_parts(run, existed)
         raise
