@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,13 +36,3 @@ def make_folder(tmp_path: Path) -> FolderMaker:
         return root
 
     return make
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """Return the folder of real images and weights, or skip."""
-    default = Path(__file__).resolve().parents[3] / "shared" / "data"
-    root = Path(os.environ.get("DIRNET_TEST_DATA", default))
-    if not root.is_dir():
-        pytest.skip(f"no real data at {root}; set DIRNET_TEST_DATA")
-    return root

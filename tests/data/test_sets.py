@@ -70,9 +70,9 @@ def test_cifar100_reads_fine_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.real_data
-def test_cifar10_from_its_official_files(real_data: Path, tmp_path: Path) -> None:
+def test_cifar10_from_its_official_files(real_data_root: Path, tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, real_data / "unpack_cifar10.py", tmp_path], check=True, capture_output=True
+        [sys.executable, real_data_root / "unpack_cifar10.py", tmp_path], check=True, capture_output=True
     )
     for folder in (tmp_path, tmp_path / "cifar-10-batches-py"):
         source = open_data(DataOptions("cifar10", dir=str(folder)))
@@ -183,8 +183,8 @@ def test_imagenets_table_is_in_order() -> None:
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", ["imagenet", "folder"])
-def test_real_photographs(real_data: Path, name: str) -> None:
-    root = real_data / "imagenette-128"
+def test_real_photographs(real_data_root: Path, name: str) -> None:
+    root = real_data_root / "imagenette-128"
     options = DataOptions("imagenet", dir=str(root)) if name == "imagenet" else DataOptions(f"folder:{root}")
     source = open_data(options)
     assert (source.train_size, source.test_size) == (9469, 1966)
@@ -195,8 +195,8 @@ def test_real_photographs(real_data: Path, name: str) -> None:
 
 
 @pytest.mark.real_data
-def test_real_synset_words_agree(real_data: Path) -> None:
-    lines = (real_data / "imagenet-val-650" / "synset_words.txt").read_text().splitlines()
+def test_real_synset_words_agree(real_data_root: Path) -> None:
+    lines = (real_data_root / "imagenet-val-650" / "synset_words.txt").read_text().splitlines()
     assert tuple(line.split(" ")[0] for line in lines) == imagenet_classes()[0]
 
 
