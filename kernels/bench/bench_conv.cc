@@ -31,6 +31,14 @@ struct NamedShape {
   Conv2dShape shape;
 };
 
+// "3" is 3 by 3, "1x7" is 1 high and 7 wide.
+bool read_pair(const std::string& text, int64_t* height, int64_t* width) {
+  char* end = nullptr;
+  *height = *width = std::strtoll(text.c_str(), &end, 10);
+  if (end != text.c_str() && *end == 'x') *width = std::strtoll(end + 1, &end, 10);
+  return end != text.c_str() && *end == '\0';
+}
+
 std::vector<NamedShape> read_shapes(const char* path) {
   std::vector<NamedShape> shapes;
   std::ifstream file(path);
@@ -39,36 +47,42 @@ std::vector<NamedShape> read_shapes(const char* path) {
     if (line.empty() || line[0] == '#') continue;
     std::istringstream fields(line);
     NamedShape s{};
-    int64_t kernel, stride, pad;
+    std::string kernel, stride, pad;
+    std::string dilation = "1";
     Conv2dShape& c = s.shape;
     fields >> s.name >> c.in_c >> c.in_h >> c.in_w >> c.out_c >> kernel >> stride >> pad >> c.group;
-    if (!fields) {
+    const bool read = !fields.fail();
+    fields >> dilation;
+    c.batch = 1;
+    if (!read || !read_pair(kernel, &c.kernel_h, &c.kernel_w) ||
+        !read_pair(stride, &c.stride_h, &c.stride_w) || !read_pair(pad, &c.pad_top, &c.pad_left) ||
+        !read_pair(dilation, &c.dilation_h, &c.dilation_w)) {
       std::fprintf(stderr, "%s: cannot read the line: %s\n", path, line.c_str());
       std::exit(2);
     }
-    c.batch = 1;
-    c.kernel_h = c.kernel_w = kernel;
-    c.stride_h = c.stride_w = stride;
-    c.pad_top = c.pad_left = c.pad_bottom = c.pad_right = pad;
-    c.dilation_h = c.dilation_w = 1;
+    c.pad_bottom = c.pad_top;
+    c.pad_right = c.pad_left;
     shapes.push_back(s);
   }
   return shapes;
 }
 
 // Taps inside the image, summed over the output positions of one axis.
-int64_t valid_taps(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pad) {
+int64_t valid_taps(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation) {
   int64_t taps = 0;
   for (int64_t o = 0; o < out; ++o) {
-    for (int64_t k = 0; k < kernel; ++k)
-      taps += o * stride - pad + k >= 0 && o * stride - pad + k < in ? 1 : 0;
+    for (int64_t k = 0; k < kernel; ++k) {
+      const int64_t i = o * stride - pad + k * dilation;
+      taps += i >= 0 && i < in ? 1 : 0;
+    }
   }
   return taps;
 }
 
 int64_t valid_macs(const Conv2dShape& s) {
-  return s.batch * valid_taps(s.in_h, s.out_h(), s.kernel_h, s.stride_h, s.pad_top) *
-         valid_taps(s.in_w, s.out_w(), s.kernel_w, s.stride_w, s.pad_left) * (s.in_c / s.group) * s.out_c;
+  return s.batch * valid_taps(s.in_h, s.out_h(), s.kernel_h, s.stride_h, s.pad_top, s.dilation_h) *
+         valid_taps(s.in_w, s.out_w(), s.kernel_w, s.stride_w, s.pad_left, s.dilation_w) *
+         (s.in_c / s.group) * s.out_c;
 }
 
 PeakFunction peak_of(Isa isa) {
@@ -165,7 +179,7 @@ void bench_shape(Isa isa, const NamedShape& named, double budget) {
   const double macs = static_cast<double>(valid_macs(s));
   const PeakFunction peak = peak_of(isa);
   const Epilogue epilogues[] = {operands.bits_only(), operands.residual_float_and_bits()};
-  std::printf("%-9s %-15s", isa_name(isa), named.name.c_str());
+  std::printf("%-9s %-22s", isa_name(isa), named.name.c_str());
   for (const Epilogue& e : epilogues) {
     const double before = peak != nullptr ? peak_rate(peak, budget / 4) : 0.0;
     const double seconds =
@@ -200,8 +214,8 @@ int main(int argc, char** argv) {
     const bench::PeakFunction peak = bench::peak_of(isa);
     if (peak != nullptr)
       std::printf("%s bound: %.0f GMAC/s\n", isa_name(isa), bench::peak_rate(peak, budget) * 1e-9);
-    std::printf("%-9s %-15s %26s %26s\n", "", "", "bits out", "residual, float + bits out");
-    std::printf("%-9s %-15s %9s %8s %7s %9s %8s %7s\n", "isa", "shape", "us", "GMAC/s", "bound", "us",
+    std::printf("%-9s %-22s %26s %26s\n", "", "", "bits out", "residual, float + bits out");
+    std::printf("%-9s %-22s %9s %8s %7s %9s %8s %7s\n", "isa", "shape", "us", "GMAC/s", "bound", "us",
                 "GMAC/s", "bound");
     for (const bench::NamedShape& shape : shapes) bench::bench_shape(isa, shape, budget);
   }

@@ -88,10 +88,10 @@ void test_groups(bool small, Random& random) {
   struct Channels {
     int64_t in, out, group;
   };
-  const std::initializer_list<Channels> all = {{64, 64, 2},   {96, 96, 3},   {100, 20, 4},  {130, 70, 2},
-                                               {33, 33, 33},  {128, 128, 4}, {256, 128, 2}, {72, 36, 9},
-                                               {128, 200, 8}, {200, 300, 2}, {16, 80, 16},  {320, 130, 5},
-                                               {24, 2, 2},    {96, 256, 4},  {65, 65, 65}};
+  const std::initializer_list<Channels> all = {
+      {64, 64, 2},  {96, 96, 3},   {100, 20, 4},  {130, 70, 2},  {33, 33, 33},  {128, 128, 4}, {256, 128, 2},
+      {72, 36, 9},  {128, 200, 8}, {200, 300, 2}, {16, 80, 16},  {320, 130, 5}, {24, 2, 2},    {96, 256, 4},
+      {65, 65, 65}, {96, 96, 2},   {288, 192, 3}, {168, 168, 7}, {120, 240, 3}, {224, 112, 2}, {264, 264, 3}};
   for (const Channels channels : all) {
     for (int repeat = 0; repeat < (small ? 1 : 8); ++repeat) {
       const int64_t kernel = pick(random, {1, 3});
@@ -101,6 +101,49 @@ void test_groups(bool small, Random& random) {
       const EpilogueKind kind =
           epilogue_kind(8 * static_cast<int>(random.below(3)) + static_cast<int>(random.below(8)));
       check_case(make_case(s, kind, random), random);
+    }
+  }
+}
+
+// Groups that share blocks, and such as only nearly do: few channels in each, as many, more or fewer coming
+// out.
+void test_narrow_groups(bool small, Random& random) {
+  struct Width {
+    int64_t in, out;
+  };
+  const std::initializer_list<Width> widths = {{1, 1},   {1, 2},   {1, 3},   {2, 2},   {2, 4},   {3, 3},
+                                               {4, 4},   {4, 1},   {4, 6},   {5, 5},   {8, 8},   {8, 2},
+                                               {8, 24},  {12, 12}, {16, 16}, {16, 8},  {16, 24}, {16, 5},
+                                               {24, 24}, {32, 32}, {32, 16}, {32, 48}, {32, 80}};
+  for (const Width width : widths) {
+    for (const int64_t groups : {int64_t{2}, int64_t{3}, 2 + random.below(40), 64 / width.in + 1}) {
+      if (small && groups * width.in > 100) continue;
+      if (groups == 1) continue;
+      const Kernel kernel = {pick(random, {1, 3, 5}), pick(random, {1, 3, 5})};
+      Conv2dShape s = random_geometry(width.in * groups, width.out * groups, kernel.h, kernel.w, random);
+      if (small) s.batch = 1;
+      s.group = groups;
+      const EpilogueKind kind = epilogue_kind(static_cast<int>(random.below(kEpilogueKinds)));
+      check_case(make_case(s, kind, random), random);
+    }
+  }
+}
+
+// Kernels that are large or flat, with every stride and dilation up to three.
+void test_large_kernels(bool small, Random& random) {
+  for (const Kernel kernel :
+       {Kernel{11, 11}, Kernel{1, 7}, Kernel{7, 1}, Kernel{1, 15}, Kernel{5, 2}, Kernel{7, 7}}) {
+    for (const int64_t channels : {32, 48, 96}) {
+      for (const int64_t groups : {1, 2, 3}) {
+        Conv2dShape s = random_geometry(channels * groups, 40 * groups, kernel.h, kernel.w, random);
+        s.batch = 1;
+        s.group = groups;
+        s.dilation_w = 1 + random.below(3);
+        while (s.out_w() == 0) ++s.in_w;
+        if (small && (channels != 48 || groups == 2)) continue;
+        const EpilogueKind kind = epilogue_kind(static_cast<int>(random.below(kEpilogueKinds)));
+        check_case(make_case(s, kind, random), random);
+      }
     }
   }
 }
@@ -133,26 +176,33 @@ void test_common_shapes(bool small, Random& random) {
 // All bits different, or all equal, in sums longer than any network's: counters of 8 and of 16 bits must not
 // wrap.
 void test_long_sums(bool small, Random& random) {
-  const int64_t channels = small ? 2700 : 4608;
-  const int64_t taps = 25;  // 2700 * 25 > 65535
+  // Two outputs: the first lacks a column of taps, the second has all.
+  const auto two_outputs = [](int64_t side, int64_t in_c, int64_t out_c, int64_t group) {
+    return Conv2dShape{1, side, side, in_c, out_c, side, side, 1, 1, 0, 1, 0, 0, 1, 1, group};
+  };
+  // More than 65535 terms, in one group and in two.
+  std::vector<Conv2dShape> shapes = {two_outputs(5, small ? 2700 : 4608, 3, 1), two_outputs(65, 32, 34, 2)};
+  if (!small) shapes.push_back(two_outputs(5, 4608, 70, 1));
   for (const bool different : {true, false}) {
-    for (const int64_t out_c : {3, 70}) {
-      if (small && out_c == 70) continue;
-      // Two outputs: the first lacks a column of taps, the second has all.
-      ConvCase c =
-          make_case({1, 5, 5, channels, out_c, 5, 5, 1, 1, 0, 1, 0, 0, 1, 1, 1}, epilogue_kind(16), random);
+    for (const Conv2dShape& shape : shapes) {
+      const int64_t channels = shape.in_c / shape.group;
+      const int64_t taps = shape.kernel_h * shape.kernel_w;
+      ConvCase c = make_case(shape, epilogue_kind(16), random);
       for (float& v : c.scale) v = 1.0F;
       for (float& v : c.bias) v = 0.0F;
-      const uint64_t spare = channels % 64 == 0 ? ~uint64_t{0} : (uint64_t{1} << (channels % 64)) - 1;
-      const int64_t words = words_for(channels);
-      const auto word = [&](int64_t i, bool ones) {
-        if (!ones) return uint64_t{0};
-        return i % words == words - 1 ? spare : ~uint64_t{0};
+      const auto set_all = [](std::vector<uint64_t>* tensor, int64_t row_channels, bool ones) {
+        const int64_t words = words_for(row_channels);
+        const uint64_t last =
+            row_channels % 64 == 0 ? ~uint64_t{0} : (uint64_t{1} << (row_channels % 64)) - 1;
+        for (size_t i = 0; i < tensor->size(); ++i) {
+          const uint64_t full = static_cast<int64_t>(i) % words == words - 1 ? last : ~uint64_t{0};
+          (*tensor)[i] = ones ? full : 0;
+        }
       };
-      for (size_t i = 0; i < c.input.size(); ++i) c.input[i] = word(static_cast<int64_t>(i), true);
-      for (size_t i = 0; i < c.weights.size(); ++i) c.weights[i] = word(static_cast<int64_t>(i), !different);
+      set_all(&c.input, shape.in_c, true);
+      set_all(&c.weights, channels, !different);
       check_case(c, random);
-      const float longest = run_case(c, Isa::kReference, Parallel{}).y[out_c];
+      const float longest = run_case(c, Isa::kReference, Parallel{}).y[shape.out_c];
       CHECK(longest == static_cast<float>(different ? -taps * channels : taps * channels),
             "the longest sum is +-K");
     }
@@ -213,6 +263,8 @@ int main(int argc, char** argv) {
   for (const dirnet::Isa isa : kernels_to_test()) std::printf("testing %s\n", dirnet::isa_name(isa));
   test_ragged_shapes(small, random);
   test_groups(small, random);
+  test_narrow_groups(small, random);
+  test_large_kernels(small, random);
   test_epilogues(small, random);
   test_common_shapes(small, random);
   test_long_sums(small, random);

@@ -9,6 +9,7 @@
 //
 // A byte step adds at most 8 to a byte, so the counts are widened after every 31 (31 * 8 = 248 <= 255).
 #include <immintrin.h>
+#include <string.h>
 
 #include "driver/tile.h"
 #include "driver/unroll.h"
@@ -22,6 +23,7 @@ namespace dirnet {
 namespace {
 
 constexpr int kLanes = 32;
+constexpr int kSharedGroupChannels = 16;
 constexpr int kTilePixels =
     4;  // 4 x 2 counts + 4 weight nibbles + 2 tables + mask + temporary of 16 registers
 constexpr int kStepsPerByte = 31;
@@ -48,6 +50,12 @@ __m256i load_table(int nibble_times_16) {
   return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
 }
 
+__m256i broadcast_word(const uint8_t* p) {
+  int32_t word;
+  memcpy(&word, p, sizeof(word));
+  return _mm256_set1_epi32(word);
+}
+
 // The widened counts of P pixels by V registers of lanes: 16 bits while they suffice, 32 once they do not.
 template <int P, int V>
 struct WideCounts {
@@ -56,7 +64,7 @@ struct WideCounts {
   int flushes = 0;  // since `half` was last empty; while it is 0, `half` holds nothing
   bool spilled = false;
 
-  void add(const __m256i (&bytes)[P][V]) {
+  DIRNET_INLINE void add(const __m256i (&bytes)[P][V]) {
     if (flushes == kFlushesPerHalf) spill();
     const bool first = flushes++ == 0;
     DIRNET_UNROLL
@@ -103,7 +111,7 @@ __m256i first_lanes(int left) {
 // done for the whole pixel, which stays in registers. max(clip_min, v) takes its second operand when they are
 // unordered or equal, as v < clip_min ? clip_min : v does; min likewise.
 template <int P, int V>
-void finish_pixel(const ConvTile& t, const WideCounts<P, V>& counts, int p) {
+DIRNET_INLINE void finish_pixel(const ConvTile& t, const WideCounts<P, V>& counts, int p) {
   constexpr int kEights = V * kLanes / 8;
   const BlockEpilogue& e = *t.epilogue;
   const int64_t offset = t.output[p] * e.pixel_floats;
@@ -221,17 +229,78 @@ void conv_tile_px32v(const ConvTile& t) {
   for (int p = 0; p < P; ++p) finish_pixel(t, wide, p);
 }
 
+// Blocks of several groups: every lane has a byte of input of its own, so that no table of the pixel serves
+// them all; xor, mask and a popcount by table instead, ten operations for 32 lanes.
+template <int P, int V>
+void shared_tile_px32v(const ConvTile& t) {
+  const SharedLanes& lanes = *t.shared;
+  const __m256i low = _mm256_set1_epi8(0x0F);
+  const __m256i bit_count = load_table(0);
+  WideCounts<P, V> wide;
+  __m256i count[P][V];
+  const uint8_t* input[P];
+  DIRNET_UNROLL
+  for (int p = 0; p < P; ++p) {
+    input[p] = t.input[p];
+    DIRNET_UNROLL
+    for (int v = 0; v < V; ++v) count[p][v] = _mm256_setzero_si256();
+  }
+  int64_t room = kStepsPerByte;
+  for (int64_t row = 0; row < t.rows; ++row) {
+    for (int64_t tap = 0; tap < t.taps; ++tap) {
+      const int64_t at = row * t.input_row_bytes + tap * t.input_tap_bytes;
+      const uint8_t* weights = t.weights + row * t.weight_row_bytes + tap * t.weight_tap_bytes;
+      for (int64_t step = 0; step < lanes.steps; ++step) {
+        const uint8_t* positions = lanes.position + step * kBlockChannels;
+        DIRNET_UNROLL
+        for (int v = 0; v < V; ++v) {
+          const __m256i mask = _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes.mask + v * kLanes));
+          const __m256i w = _mm256_load_si256(reinterpret_cast<const __m256i*>(weights + v * kLanes));
+          const __m256i position =
+              _mm256_load_si256(reinterpret_cast<const __m256i*>(positions + v * kLanes));
+          DIRNET_UNROLL
+          for (int p = 0; p < P; ++p) {
+            const __m256i a =
+                _mm256_shuffle_epi8(broadcast_word(input[p] + at + lanes.input_offset[v]), position);
+            const __m256i differ = _mm256_and_si256(_mm256_xor_si256(a, w), mask);
+            const __m256i high = _mm256_and_si256(_mm256_srli_epi16(differ, 4), low);
+            count[p][v] =
+                _mm256_add_epi8(count[p][v], _mm256_shuffle_epi8(bit_count, _mm256_and_si256(differ, low)));
+            count[p][v] = _mm256_add_epi8(count[p][v], _mm256_shuffle_epi8(bit_count, high));
+          }
+        }
+        weights += kBlockChannels;
+        if (--room == 0) {
+          wide.add(count);
+          room = kStepsPerByte;
+          DIRNET_UNROLL
+          for (int p = 0; p < P; ++p) {
+            DIRNET_UNROLL
+            for (int v = 0; v < V; ++v) count[p][v] = _mm256_setzero_si256();
+          }
+        }
+      }
+    }
+  }
+  wide.add(count);
+  for (int p = 0; p < P; ++p) finish_pixel(t, wide, p);
+}
+
 using TileFunction = void (*)(const ConvTile&);
 
 template <int P>
 struct Row {
-  static constexpr TileFunction by_registers[2] = {conv_tile_px32v<P, 1>, conv_tile_px32v<P, 2>};
+  static constexpr TileFunction conv[2] = {conv_tile_px32v<P, 1>, conv_tile_px32v<P, 2>};
+  static constexpr TileFunction shared[2] = {shared_tile_px32v<P, 1>, shared_tile_px32v<P, 2>};
 };
 
-constexpr const TileFunction* kTileFunctions[kTilePixels] = {Row<1>::by_registers, Row<2>::by_registers,
-                                                             Row<3>::by_registers, Row<4>::by_registers};
+constexpr const TileFunction* kConvTiles[kTilePixels] = {Row<1>::conv, Row<2>::conv, Row<3>::conv,
+                                                         Row<4>::conv};
+constexpr const TileFunction* kSharedTiles[kTilePixels] = {Row<1>::shared, Row<2>::shared, Row<3>::shared,
+                                                           Row<4>::shared};
 
-void conv_tile(const ConvTile& t) { kTileFunctions[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
+void conv_tile(const ConvTile& t) { kConvTiles[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
+void shared_tile(const ConvTile& t) { kSharedTiles[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
 
 void binarize(const float* x, int64_t pixels, int64_t channels, const float* threshold, uint64_t* bits) {
   for (int64_t p = 0; p < pixels; ++p) {
@@ -253,6 +322,6 @@ void binarize(const float* x, int64_t pixels, int64_t channels, const float* thr
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {1, kLanes, kTilePixels, conv_tile, binarize};
+const Kernels kAvx2Kernels = {1, kLanes, kTilePixels, kSharedGroupChannels, conv_tile, shared_tile, binarize};
 
 }  // namespace dirnet

@@ -19,6 +19,7 @@ namespace {
 
 constexpr int kLanes = 16;
 constexpr int kUnitBytes = 4;
+constexpr int kSharedGroupChannels = 32;
 constexpr int kTilePixels = 6;  // 6 x 4 counts + 4 weights + 2 temporaries of 32 registers
 
 __m512i broadcast_unit(const uint8_t* p) {
@@ -36,7 +37,7 @@ __mmask16 first_lanes(int channels) {
 // the whole tile, which stays in registers. max(clip_min, v) takes its second operand when they are unordered
 // or equal, as v < clip_min ? clip_min : v does; min likewise.
 template <int P, int V>
-void finish_tile(const ConvTile& t, const __m512i (&count)[P][V]) {
+DIRNET_INLINE void finish_tile(const ConvTile& t, const __m512i (&count)[P][V]) {
   const BlockEpilogue& e = *t.epilogue;
   const __mmask16 last_lanes = first_lanes(e.channels - (V - 1) * kLanes);
   __m512 value[P][V];
@@ -148,19 +149,64 @@ void conv_tile_px16v(const ConvTile& t) {
   finish_tile<P, V>(t, count);
 }
 
+// Blocks of several groups: each register reads a word of its own, and each lane counts only its group's bits
+// of it, for which the exclusive-or and the mask are one operation.
+template <int P, int V>
+void shared_tile_px16v(const ConvTile& t) {
+  constexpr int kXorThenAnd = 0x28;
+  const SharedLanes& lanes = *t.shared;
+  __m512i count[P][V];
+  __m512i mask[V];
+  int64_t offset[V];
+  const uint8_t* input[P];
+  DIRNET_UNROLL
+  for (int v = 0; v < V; ++v) {
+    mask[v] = _mm512_load_si512(lanes.mask + v * 64);
+    offset[v] = lanes.input_offset[v];
+  }
+  DIRNET_UNROLL
+  for (int p = 0; p < P; ++p) {
+    input[p] = t.input[p];
+    DIRNET_UNROLL
+    for (int v = 0; v < V; ++v) count[p][v] = _mm512_setzero_si512();
+  }
+  for (int64_t row = 0; row < t.rows; ++row) {
+    for (int64_t tap = 0; tap < t.taps; ++tap) {
+      const int64_t at = row * t.input_row_bytes + tap * t.input_tap_bytes;
+      const uint8_t* weights = t.weights + row * t.weight_row_bytes + tap * t.weight_tap_bytes;
+      DIRNET_UNROLL
+      for (int v = 0; v < V; ++v) {
+        const __m512i w = _mm512_load_si512(weights + v * 64);
+        const int64_t word = at + offset[v];
+        DIRNET_UNROLL
+        for (int p = 0; p < P; ++p) {
+          const __m512i a = broadcast_unit(input[p] + word);
+          const __m512i differ = _mm512_ternarylogic_epi32(a, w, mask[v], kXorThenAnd);
+          count[p][v] = _mm512_add_epi32(count[p][v], _mm512_popcnt_epi32(differ));
+        }
+      }
+    }
+  }
+  finish_tile<P, V>(t, count);
+}
+
 using TileFunction = void (*)(const ConvTile&);
 
 template <int P>
 struct Row {
-  static constexpr TileFunction by_registers[4] = {conv_tile_px16v<P, 1>, conv_tile_px16v<P, 2>,
-                                                   conv_tile_px16v<P, 3>, conv_tile_px16v<P, 4>};
+  static constexpr TileFunction conv[4] = {conv_tile_px16v<P, 1>, conv_tile_px16v<P, 2>,
+                                           conv_tile_px16v<P, 3>, conv_tile_px16v<P, 4>};
+  static constexpr TileFunction shared[4] = {shared_tile_px16v<P, 1>, shared_tile_px16v<P, 2>,
+                                             shared_tile_px16v<P, 3>, shared_tile_px16v<P, 4>};
 };
 
-constexpr const TileFunction* kTileFunctions[kTilePixels] = {Row<1>::by_registers, Row<2>::by_registers,
-                                                             Row<3>::by_registers, Row<4>::by_registers,
-                                                             Row<5>::by_registers, Row<6>::by_registers};
+constexpr const TileFunction* kConvTiles[kTilePixels] = {Row<1>::conv, Row<2>::conv, Row<3>::conv,
+                                                         Row<4>::conv, Row<5>::conv, Row<6>::conv};
+constexpr const TileFunction* kSharedTiles[kTilePixels] = {Row<1>::shared, Row<2>::shared, Row<3>::shared,
+                                                           Row<4>::shared, Row<5>::shared, Row<6>::shared};
 
-void conv_tile(const ConvTile& t) { kTileFunctions[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
+void conv_tile(const ConvTile& t) { kConvTiles[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
+void shared_tile(const ConvTile& t) { kSharedTiles[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
 
 void binarize(const float* x, int64_t pixels, int64_t channels, const float* threshold, uint64_t* bits) {
   for (int64_t p = 0; p < pixels; ++p) {
@@ -181,6 +227,7 @@ void binarize(const float* x, int64_t pixels, int64_t channels, const float* thr
 
 }  // namespace
 
-const Kernels kAvx512Kernels = {kUnitBytes, kLanes, kTilePixels, conv_tile, binarize};
+const Kernels kAvx512Kernels = {kUnitBytes, kLanes,      kTilePixels, kSharedGroupChannels,
+                                conv_tile,  shared_tile, binarize};
 
 }  // namespace dirnet

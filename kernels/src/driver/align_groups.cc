@@ -1,5 +1,7 @@
 #include "driver/align_groups.h"
 
+#include <cstring>
+
 #include "driver/layout.h"
 #include "driver/parallel.h"
 
@@ -15,6 +17,21 @@ uint64_t extract_bits(const uint64_t* words, int64_t first, int64_t count) {
   uint64_t value = words[first / 64] >> shift;
   if (shift + count > 64) value |= words[first / 64 + 1] << (64 - shift);
   return count == 64 ? value : value & ((uint64_t{1} << count) - 1);
+}
+
+// Writes the first `count` bytes of a word, 8 at most, and returns where they end.
+uint8_t* put_bytes(uint64_t value, int64_t count, uint8_t* to) {
+  if (count >= 8) {
+    std::memcpy(to, &value, 8);
+    return to + 8;
+  }
+  if (count == 4) {
+    const uint32_t half = static_cast<uint32_t>(value);
+    std::memcpy(to, &half, 4);
+    return to + 4;
+  }
+  for (int64_t byte = 0; byte < count; ++byte) *to++ = static_cast<uint8_t>(value >> (byte * 8));
+  return to;
 }
 
 }  // namespace
@@ -35,11 +52,12 @@ void GroupAlignment::run(const uint64_t* input, uint8_t* output, const Parallel&
     for (int64_t pixel = begin; pixel < end; ++pixel) {
       const uint64_t* words = input + pixel * words_for(channels_);
       for (int64_t group = 0; group < groups_; ++group) {
-        for (int64_t byte = 0; byte < group_bytes_; ++byte) {
+        // Whole units: the last bytes of a group are never wholly spare, so there is always a bit to extract.
+        for (int64_t byte = 0; byte < group_bytes_; byte += 8) {
           const int64_t left = group_channels - byte * 8;
-          const int64_t first = group * group_channels + byte * 8;
-          *out++ =
-              left <= 0 ? uint8_t{0} : static_cast<uint8_t>(extract_bits(words, first, left < 8 ? left : 8));
+          const uint64_t value =
+              extract_bits(words, group * group_channels + byte * 8, left < 64 ? left : 64);
+          out = put_bytes(value, group_bytes_ - byte, out);
         }
       }
     }

@@ -33,7 +33,12 @@ class Convolution {
         out_w_(shape.out_w()),
         input_(reinterpret_cast<const uint8_t*>(input)),
         pixel_bytes_(words_for(shape.in_c) * 8),
-        group_bytes_(layout_.group_in / 8) {}
+        group_bytes_(layout_.shared ? 0 : layout_.group_in / 8) {}
+
+  // Whether every group starts on a unit of the input itself.
+  bool reads_in_place() const {
+    return shape_.group == 1 || layout_.shared || layout_.group_in % (8 * layout_.unit_bytes) == 0;
+  }
 
   // Reads the groups from copies that start on a unit each, instead of from the input itself.
   void use_aligned_groups(const uint8_t* aligned) {
@@ -43,8 +48,11 @@ class Convolution {
   }
 
   void run(const Parallel& parallel) const {
-    const int64_t blocks = shape_.group * layout_.blocks_per_group;
-    const int64_t tile_macs = kernels_.tile_pixels * kBlockChannels * layout_.taps * layout_.group_in;
+    const int64_t blocks = layout_.blocks;
+    // A lane of a shared block works through the whole word, whatever part of it is its group's.
+    const int64_t lane_channels = layout_.shared ? kSharedWordChannels : layout_.group_in;
+    const int64_t tile_macs =
+        kernels_.tile_pixels * kBlockChannels * shape_.kernel_h * shape_.kernel_w * lane_channels;
     if (blocks_share_words()) {
       // Items are cut by pixels only, so that no two threads touch one word of bits.
       const int64_t words = shape_.batch * out_h_ * out_w_ * words_for(shape_.out_c);
@@ -72,7 +80,8 @@ class Convolution {
  private:
   // Only with groups whose channels do not fill whole words of output bits.
   bool blocks_share_words() const {
-    return epilogue_.bits != nullptr && shape_.group > 1 && layout_.group_out % kBlockChannels != 0;
+    return epilogue_.bits != nullptr && shape_.group > 1 && !layout_.shared &&
+           layout_.group_out % kBlockChannels != 0;
   }
 
   BlockEpilogue block_epilogue(int64_t first_channel, int64_t channels) const {
@@ -103,43 +112,50 @@ class Convolution {
     for (int64_t block = first_block; block < past_block; ++block) run_block(block, begin, end);
   }
 
-  // Tiles [begin, end) of one block of one group; blocks are numbered through all groups.
-  void run_block(int64_t block_of_all, int64_t begin, int64_t end) const {
-    const int64_t group = block_of_all / layout_.blocks_per_group;
-    const int64_t block = block_of_all % layout_.blocks_per_group;
-    const BlockEpilogue epilogue =
-        block_epilogue(group * layout_.group_out + block * kBlockChannels, layout_.block_channels(block));
-    const uint8_t* weights = weights_ + group * layout_.group_bytes() + layout_.block_offset(block);
-    const uint8_t* input = input_ + group * group_bytes_;
+  SharedLanes shared_lanes(const Block& block) const {
+    const uint8_t* header = weights_ + block.weights_begin - layout_.header_bytes();
+    SharedLanes lanes{header, header + kBlockChannels * layout_.unit_bytes, layout_.units, {}};
+    const int64_t word_outputs = kSharedWordChannels / layout_.group_in * layout_.group_out;
+    for (int r = 0; r * kernels_.lane_multiple < block.channels; ++r)
+      lanes.input_offset[r] = (block.first_channel + r * kernels_.lane_multiple) / word_outputs * 4;
+    return lanes;
+  }
+
+  // Tiles [begin, end) of one block.
+  void run_block(int64_t index, int64_t begin, int64_t end) const {
+    const Block block = layout_.block(index);
+    const BlockEpilogue epilogue = block_epilogue(block.first_channel, block.channels);
+    const SharedLanes lanes = layout_.shared ? shared_lanes(block) : SharedLanes{};
+    ConvTile tile{};
+    tile.epilogue = &epilogue;
+    tile.shared = &lanes;
+    tile.input_tap_bytes = shape_.dilation_w * pixel_bytes_;
+    tile.input_row_bytes = shape_.dilation_h * shape_.in_w * pixel_bytes_;
+    tile.weight_tap_bytes = block.tap_bytes;
+    tile.weight_row_bytes = shape_.kernel_w * block.tap_bytes;
     for (int64_t i = 0; i < classes_.count(); ++i) {
       const TileClass& tile_class = classes_[i];
       const int64_t first = tile_class.first_tile > begin ? tile_class.first_tile : begin;
       const int64_t past = tile_class.first_tile + tile_class.tiles;
       const int64_t last = past < end ? past : end;
-      if (first < last)
-        run_class(tile_class, first, last, input, weights, layout_.tap_bytes(block), epilogue);
+      if (first < last) run_class(tile_class, first, last, block, tile);
     }
   }
 
-  void run_class(const TileClass& c, int64_t first, int64_t last, const uint8_t* input,
-                 const uint8_t* weights, int64_t weight_tap_bytes, const BlockEpilogue& epilogue) const {
-    ConvTile tile{};
-    tile.epilogue = &epilogue;
+  void run_class(const TileClass& c, int64_t first, int64_t last, const Block& block, ConvTile tile) const {
     tile.rows = c.x.taps > 0 ? c.y.taps : 0;
     tile.taps = c.x.taps;
     tile.units = layout_.units;
     tile.dot_max = static_cast<int32_t>(c.y.taps * c.x.taps * layout_.group_in);
-    tile.input_tap_bytes = shape_.dilation_w * pixel_bytes_;
-    tile.input_row_bytes = shape_.dilation_h * shape_.in_w * pixel_bytes_;
-    tile.weight_tap_bytes = weight_tap_bytes;
-    tile.weight_row_bytes = shape_.kernel_w * weight_tap_bytes;
-    tile.weights = weights + (c.y.first_tap * shape_.kernel_w + c.x.first_tap) * weight_tap_bytes;
+    tile.weights =
+        weights_ + block.weights_begin + (c.y.first_tap * shape_.kernel_w + c.x.first_tap) * block.tap_bytes;
     // Taps of a row that touch in memory are one long run.
-    if (tile.input_tap_bytes == tile.units * layout_.unit_bytes) {
+    if (!layout_.shared && tile.input_tap_bytes == tile.units * layout_.unit_bytes) {
       tile.units *= tile.taps;
       tile.taps = 1;
     }
-
+    const auto run_tile = layout_.shared ? kernels_.shared_tile : kernels_.conv_tile;
+    const uint8_t* input = input_ + block.group * group_bytes_;
     PixelCursor cursor(*this, c, input, c.tile_begin(first));
     for (int64_t t = first; t < last; ++t) {
       tile.pixels = c.tile_pixels(t);
@@ -148,7 +164,7 @@ class Convolution {
         tile.output[p] = cursor.output;
         cursor.advance();
       }
-      kernels_.conv_tile(tile);
+      run_tile(tile);
     }
   }
 
@@ -226,7 +242,7 @@ bool binary_conv2d(const PackedWeights& weights, const uint64_t* input, const Co
   const TileClasses classes(shape, kernels->tile_pixels);
   if (!classes.ok()) return false;
   Convolution convolution(*kernels, weights.data(), input, shape, epilogue, classes);
-  if (shape.group == 1 || shape.in_c / shape.group % (8 * kernels->unit_bytes) == 0) {
+  if (convolution.reads_in_place()) {
     convolution.run(parallel);
     return true;
   }

@@ -18,14 +18,44 @@ void pack_lane(const uint64_t* tap_words, const WeightLayout& layout, int64_t la
   }
 }
 
-void pack_block(const uint64_t* weights, const WeightLayout& layout, int64_t block, uint8_t* out) {
-  const int64_t channels = layout.block_channels(block);
-  const int64_t lanes = ceil_div(channels, layout.lane_multiple) * layout.lane_multiple;
-  for (int64_t tap = 0; tap < layout.taps; ++tap) {
-    uint8_t* packed_tap = out + tap * layout.tap_bytes(block);
-    for (int64_t channel = 0; channel < channels; ++channel) {
-      pack_lane(weights + (channel * layout.taps + tap) * words_for(layout.group_in), layout, lanes,
+void pack_block(const uint64_t* weights, const WeightLayout& layout, int64_t taps, const Block& block,
+                uint8_t* packed) {
+  const int64_t lanes = block.tap_bytes / (layout.units * layout.unit_bytes);
+  const int64_t words = words_for(layout.group_in);
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    uint8_t* packed_tap = packed + block.weights_begin + tap * block.tap_bytes;
+    for (int64_t channel = 0; channel < block.channels; ++channel) {
+      pack_lane(weights + ((block.first_channel + channel) * taps + tap) * words, layout, lanes,
                 packed_tap + channel * layout.unit_bytes);
+    }
+  }
+}
+
+void put_unit(uint64_t value, int64_t bytes, uint8_t* to) {
+  for (int64_t byte = 0; byte < bytes; ++byte) to[byte] = static_cast<uint8_t>(value >> (byte * 8));
+}
+
+// A block of several groups: the bits of a lane lie where its group's channels lie in the word of input.
+void pack_shared_block(const uint64_t* weights, const WeightLayout& layout, int64_t taps, const Block& block,
+                       uint8_t* packed) {
+  const int64_t unit_bits = 8 * layout.unit_bytes;
+  uint8_t* mask = packed + block.weights_begin - layout.header_bytes();
+  uint8_t* position = mask + kBlockChannels * layout.unit_bytes;
+  for (int64_t lane = 0; lane < block.channels; ++lane) {
+    const int64_t channel = block.first_channel + lane;
+    const int64_t word_bit = channel / layout.group_out * layout.group_in % kSharedWordChannels;
+    const int64_t shift = word_bit % unit_bits;
+    const int64_t step_bits = layout.group_in < unit_bits ? layout.group_in : unit_bits;
+    put_unit(((uint64_t{1} << step_bits) - 1) << shift, layout.unit_bytes, mask + lane * layout.unit_bytes);
+    for (int64_t step = 0; step < layout.units; ++step) {
+      position[step * kBlockChannels + lane] =
+          static_cast<uint8_t>((word_bit / unit_bits + step) * layout.unit_bytes);
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        const uint64_t bits = weights[channel * taps + tap] >> (step * unit_bits) << shift;
+        put_unit(bits, layout.unit_bytes,
+                 packed + block.weights_begin + tap * block.tap_bytes +
+                     (step * kBlockChannels + lane) * layout.unit_bytes);
+      }
     }
   }
 }
@@ -61,15 +91,12 @@ PackedWeights pack_weights(Isa isa, const uint64_t* weights, const Conv2dShape& 
     return packed;
   }
   const WeightLayout layout(shape, *kernels);
-  packed.size_bytes_ = static_cast<size_t>(shape.group * layout.group_bytes());
+  packed.size_bytes_ = static_cast<size_t>(layout.bytes());
   packed.data_ = allocate_aligned(packed.size_bytes_);
   if (packed.data_ == nullptr) return PackedWeights();
-  const int64_t channel_words = layout.taps * words_for(layout.group_in);
-  for (int64_t group = 0; group < shape.group; ++group) {
-    for (int64_t block = 0; block < layout.blocks_per_group; ++block) {
-      pack_block(weights + (group * layout.group_out + block * kBlockChannels) * channel_words, layout, block,
-                 packed.data_ + group * layout.group_bytes() + layout.block_offset(block));
-    }
+  const auto pack = layout.shared ? pack_shared_block : pack_block;
+  for (int64_t i = 0; i < layout.blocks; ++i) {
+    pack(weights, layout, shape.kernel_h * shape.kernel_w, layout.block(i), packed.data_);
   }
   return packed;
 }

@@ -12,6 +12,7 @@ namespace dirnet {
 // A block is what one micro-kernel call covers in output channels: one word of output bits.
 constexpr int kBlockChannels = 64;
 constexpr int kMaxTilePixels = 8;
+constexpr int kMaxBlockRegisters = 4;
 
 // The epilogue of one block, channels counted from the block's first. Entries past `channels` are zero.
 struct BlockEpilogue {
@@ -33,6 +34,17 @@ struct BlockEpilogue {
   bool owns_word;         // no other block writes this word (then bit_shift is 0)
 };
 
+// What a block needs to know whose channels belong to several groups (see layout.h). Register r of its lanes
+// reads the 32-bit word of input at input_offset[r] bytes, which holds all the channels of their groups; in
+// step s a lane sees the unit_bytes bytes of it that begin at byte position[s * kBlockChannels + lane], and
+// of those the bits of `mask`.
+struct SharedLanes {
+  const uint8_t* mask;      // [lane], unit_bytes each
+  const uint8_t* position;  // [step][lane]
+  int64_t steps;
+  int64_t input_offset[kMaxBlockRegisters];
+};
+
 // Up to kMaxTilePixels output pixels that see the same valid taps, `rows` x `taps` of them, times one block.
 struct ConvTile {
   const uint8_t* input[kMaxTilePixels];  // the first valid tap of each pixel
@@ -48,16 +60,21 @@ struct ConvTile {
   int64_t weight_tap_bytes;
   const uint8_t* weights;  // the block's weights at the first valid tap, aligned to 16 bytes or more
   const BlockEpilogue* epilogue;
+  const SharedLanes* shared;  // for shared_tile only, which has no use for `units`
 };
 
 // The kernels of one ISA. Weights of a block lie as [tap][unit][lane], a lane being one output channel and a
 // unit the bits of 8 * unit_bytes input channels; the lanes of a block are padded with zeros to a multiple of
-// lane_multiple.
+// lane_multiple. Weights of a block with several groups lie as [tap][step][lane], always kBlockChannels
+// lanes.
 struct Kernels {
   int unit_bytes;
   int lane_multiple;
-  int tile_pixels;  // the most pixels that conv_tile takes
+  int tile_pixels;            // the most pixels that conv_tile and shared_tile take
+  int shared_group_channels;  // the widest groups, in input channels, for which shared_tile is worth its
+                              // while
   void (*conv_tile)(const ConvTile& tile);
+  void (*shared_tile)(const ConvTile& tile);
   void (*binarize)(const float* x, int64_t pixels, int64_t channels, const float* threshold, uint64_t* bits);
 };
 

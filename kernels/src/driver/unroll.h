@@ -11,4 +11,11 @@
 #define DIRNET_UNROLL
 #endif
 
+// For a function that takes a register tile: called and not inlined, it would send the tile through memory.
+#if defined(_MSC_VER)
+#define DIRNET_INLINE __forceinline
+#else
+#define DIRNET_INLINE inline __attribute__((always_inline))
+#endif
+
 #endif  // DIRNET_SRC_DRIVER_UNROLL_H_

@@ -18,6 +18,7 @@ namespace dirnet {
 namespace {
 
 constexpr int kLanes = 16;
+constexpr int kSharedGroupChannels = 16;
 constexpr int kTilePixels = 4;  // 4 x 4 counts + 4 weights + temporaries of 32 registers
 constexpr int kStepsPerByte = 31;
 constexpr int kFlushesPerHalf = 65535 / (kStepsPerByte * 8);
@@ -30,7 +31,7 @@ struct WideCounts {
   int flushes = 0;               // since `half` was last empty; while it is 0, `half` holds nothing
   bool spilled = false;
 
-  void add(const uint8x16_t (&bytes)[P][V]) {
+  DIRNET_INLINE void add(const uint8x16_t (&bytes)[P][V]) {
     if (flushes == kFlushesPerHalf) spill();
     const bool first = flushes++ == 0;
     DIRNET_UNROLL
@@ -128,8 +129,14 @@ void finish_pixel(const ConvTile& t, const WideCounts<P, V>& counts, int p) {
   if (e.bits != nullptr) store_bits(e, t.output[p], bits);
 }
 
+uint8x16_t broadcast_word(const uint8_t* p) {
+  uint32_t word;
+  memcpy(&word, p, sizeof(word));
+  return vreinterpretq_u8_u32(vdupq_n_u32(word));
+}
+
 template <int P, int V>
-void clear(uint8x16_t (&count)[P][V]) {
+DIRNET_INLINE void clear(uint8x16_t (&count)[P][V]) {
   DIRNET_UNROLL
   for (int p = 0; p < P; ++p) {
     DIRNET_UNROLL
@@ -178,18 +185,65 @@ void conv_tile_px16v(const ConvTile& t) {
   for (int p = 0; p < P; ++p) finish_pixel(t, wide, p);
 }
 
+// Blocks of several groups: every lane has a byte of input of its own, which a table look-up fetches from the
+// register's word.
+template <int P, int V>
+void shared_tile_px16v(const ConvTile& t) {
+  const SharedLanes& lanes = *t.shared;
+  WideCounts<P, V> wide;
+  uint8x16_t count[P][V];
+  clear(count);
+  const uint8_t* input[P];
+  DIRNET_UNROLL
+  for (int p = 0; p < P; ++p) input[p] = t.input[p];
+  int64_t room = kStepsPerByte;
+  for (int64_t row = 0; row < t.rows; ++row) {
+    for (int64_t tap = 0; tap < t.taps; ++tap) {
+      const int64_t at = row * t.input_row_bytes + tap * t.input_tap_bytes;
+      const uint8_t* weights = t.weights + row * t.weight_row_bytes + tap * t.weight_tap_bytes;
+      for (int64_t step = 0; step < lanes.steps; ++step) {
+        const uint8_t* positions = lanes.position + step * kBlockChannels;
+        DIRNET_UNROLL
+        for (int v = 0; v < V; ++v) {
+          const uint8x16_t mask = vld1q_u8(lanes.mask + v * kLanes);
+          const uint8x16_t w = vld1q_u8(weights + v * kLanes);
+          const uint8x16_t position = vld1q_u8(positions + v * kLanes);
+          DIRNET_UNROLL
+          for (int p = 0; p < P; ++p) {
+            const uint8x16_t a = vqtbl1q_u8(broadcast_word(input[p] + at + lanes.input_offset[v]), position);
+            count[p][v] = vaddq_u8(count[p][v], vcntq_u8(vandq_u8(veorq_u8(a, w), mask)));
+          }
+        }
+        weights += kBlockChannels;
+        if (--room == 0) {
+          wide.add(count);
+          clear(count);
+          room = kStepsPerByte;
+        }
+      }
+    }
+  }
+  wide.add(count);
+  for (int p = 0; p < P; ++p) finish_pixel(t, wide, p);
+}
+
 using TileFunction = void (*)(const ConvTile&);
 
 template <int P>
 struct Row {
-  static constexpr TileFunction by_registers[4] = {conv_tile_px16v<P, 1>, conv_tile_px16v<P, 2>,
-                                                   conv_tile_px16v<P, 3>, conv_tile_px16v<P, 4>};
+  static constexpr TileFunction conv[4] = {conv_tile_px16v<P, 1>, conv_tile_px16v<P, 2>,
+                                           conv_tile_px16v<P, 3>, conv_tile_px16v<P, 4>};
+  static constexpr TileFunction shared[4] = {shared_tile_px16v<P, 1>, shared_tile_px16v<P, 2>,
+                                             shared_tile_px16v<P, 3>, shared_tile_px16v<P, 4>};
 };
 
-constexpr const TileFunction* kTileFunctions[kTilePixels] = {Row<1>::by_registers, Row<2>::by_registers,
-                                                             Row<3>::by_registers, Row<4>::by_registers};
+constexpr const TileFunction* kConvTiles[kTilePixels] = {Row<1>::conv, Row<2>::conv, Row<3>::conv,
+                                                         Row<4>::conv};
+constexpr const TileFunction* kSharedTiles[kTilePixels] = {Row<1>::shared, Row<2>::shared, Row<3>::shared,
+                                                           Row<4>::shared};
 
-void conv_tile(const ConvTile& t) { kTileFunctions[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
+void conv_tile(const ConvTile& t) { kConvTiles[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
+void shared_tile(const ConvTile& t) { kSharedTiles[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
 
 uint32x4_t at_least(const float* x, const float* threshold) {
   return vcgeq_f32(vld1q_f32(x), vld1q_f32(threshold));
@@ -218,6 +272,6 @@ void binarize(const float* x, int64_t pixels, int64_t channels, const float* thr
 
 }  // namespace
 
-const Kernels kNeonKernels = {1, kLanes, kTilePixels, conv_tile, binarize};
+const Kernels kNeonKernels = {1, kLanes, kTilePixels, kSharedGroupChannels, conv_tile, shared_tile, binarize};
 
 }  // namespace dirnet

@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kLanes = 16;  // channels worked on at once: their counts stay in registers or nearby
 constexpr int kUnitBytes = 4;
+constexpr int kSharedGroupChannels = 32;
 
 // Bits per 2, then 4, then 8 bits; the multiplication sums the four bytes into the highest.
 uint32_t popcount32(uint32_t x) {
@@ -55,19 +56,51 @@ uint64_t finish_lanes(const BlockEpilogue& e, int64_t pixel, int32_t dot_max, in
   return bits;
 }
 
-void conv_tile(const ConvTile& t) {
+// The same in a block of several groups, for the lanes of register `r`.
+void count_shared_lanes(const ConvTile& t, int pixel, int r, uint32_t* counts) {
+  uint32_t mask[kLanes];
+  std::memcpy(mask, t.shared->mask + r * kLanes * kUnitBytes, sizeof(mask));
+  for (int lane = 0; lane < kLanes; ++lane) counts[lane] = 0;
+  const uint8_t* input = t.input[pixel] + t.shared->input_offset[r];
+  const uint8_t* weights = t.weights + r * kLanes * kUnitBytes;
+  for (int64_t row = 0; row < t.rows; ++row) {
+    for (int64_t tap = 0; tap < t.taps; ++tap) {
+      uint32_t word;
+      uint32_t lanes[kLanes];
+      std::memcpy(&word, input + row * t.input_row_bytes + tap * t.input_tap_bytes, sizeof(word));
+      std::memcpy(lanes, weights + row * t.weight_row_bytes + tap * t.weight_tap_bytes, sizeof(lanes));
+      for (int lane = 0; lane < kLanes; ++lane) counts[lane] += popcount32((lanes[lane] ^ word) & mask[lane]);
+    }
+  }
+}
+
+// count_from(pixel, first lane, counts) counts the bits of kLanes lanes.
+template <typename Count>
+void run_tile(const ConvTile& t, const Count& count_from) {
   const BlockEpilogue& e = *t.epilogue;
-  const int64_t unit_stride = (e.channels + kLanes - 1) / kLanes * kLanes * kUnitBytes;
   for (int p = 0; p < t.pixels; ++p) {
     uint64_t bits = 0;
     for (int first = 0; first < e.channels; first += kLanes) {
       uint32_t counts[kLanes];
-      count_lanes(t, p, t.weights + first * kUnitBytes, unit_stride, counts);
+      count_from(p, first, counts);
       const int count = e.channels - first < kLanes ? e.channels - first : kLanes;
       bits |= finish_lanes(e, t.output[p], t.dot_max, first, count, counts);
     }
     if (e.bits != nullptr) store_bits(e, t.output[p], bits);
   }
+}
+
+void conv_tile(const ConvTile& t) {
+  const int64_t unit_stride = (t.epilogue->channels + kLanes - 1) / kLanes * kLanes * kUnitBytes;
+  run_tile(t, [&](int pixel, int first, uint32_t* counts) {
+    count_lanes(t, pixel, t.weights + first * kUnitBytes, unit_stride, counts);
+  });
+}
+
+void shared_tile(const ConvTile& t) {
+  run_tile(t, [&](int pixel, int first, uint32_t* counts) {
+    count_shared_lanes(t, pixel, first / kLanes, counts);
+  });
 }
 
 void binarize(const float* x, int64_t pixels, int64_t channels, const float* threshold, uint64_t* bits) {
@@ -85,6 +118,7 @@ void binarize(const float* x, int64_t pixels, int64_t channels, const float* thr
 
 }  // namespace
 
-const Kernels kPortableKernels = {kUnitBytes, kLanes, kMaxTilePixels, conv_tile, binarize};
+const Kernels kPortableKernels = {kUnitBytes, kLanes,      kMaxTilePixels, kSharedGroupChannels,
+                                  conv_tile,  shared_tile, binarize};
 
 }  // namespace dirnet
