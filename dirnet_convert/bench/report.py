@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.text import Text
 from dirnet_convert.bench.engines import TITLES, EngineKind
 from dirnet_convert.bench.layers import LayerResult
 from dirnet_convert.bench.measure import MAX_OTHER_LOAD, Measurement
-from dirnet_convert.bench.profile import NodeTime, Profile
+from dirnet_convert.bench.profile import NodeTime, Profile, module_name
 from dirnet_convert.bench.suite import BenchResult, ThreadResult
 from dirnet_convert.files import write_atomic
 
@@ -56,6 +57,7 @@ def tables(result: BenchResult) -> RenderableType:
         parts.append(_module_table(part))
         if part.layers:
             parts.append(_layers_table(part))
+        parts += [Text(str(layer), style="yellow") for layer in slower_layers(part)]
         note = quietness(part.engines)
         if note:
             parts.append(Text(note, style="yellow"))
@@ -89,6 +91,32 @@ def module_times(profiles: dict[EngineKind, Profile]) -> list[tuple[str, float, 
     binary = sums(tuple(node for node in profiles[EngineKind.BINARY].nodes if node.binary))
     plain = sums(profiles[EngineKind.FP32].nodes)
     return [(module, plain[module], time) for module, time in binary.items() if module in plain]
+
+
+@dataclasses.dataclass(frozen=True)
+class SlowerLayer:
+    """A binary layer that took longer than FP32's; ``times_fp32`` is FP32's time by the binary one's."""
+
+    module: str
+    times_fp32: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.module}: binary slower than FP32 here ({self.times_fp32:.2g}x): keep it in float with "
+            f"--keep '{self.module}'"
+        )
+
+
+def slower_layers(part: ThreadResult) -> tuple[SlowerLayer, ...]:
+    """Return the binary layers that lost: inside the network, or alone by the least favourable ratio."""
+    lowest: dict[str, float] = {}
+    for module, plain, binary in module_times(part.profiles):
+        lowest[module] = plain / binary
+    for layer in part.layers:
+        for node in layer.modules:
+            module = module_name(node)
+            lowest[module] = min(layer.lowest_ratio, lowest.get(module, math.inf))
+    return tuple(SlowerLayer(module, ratio) for module, ratio in lowest.items() if ratio < 1)
 
 
 def _engines_table(result: BenchResult, part: ThreadResult) -> Table:
@@ -133,8 +161,13 @@ def _module_table(part: ThreadResult) -> Table:
     for name in ("FP32 ms", "binary ms", "ratio"):
         table.add_column(name, justify="right")
     for module, plain, binary in module_times(part.profiles):
-        table.add_row(module, f"{plain:.3f}", f"{binary:.3f}", f"{plain / binary:.1f}x")
+        table.add_row(module, f"{plain:.3f}", f"{binary:.3f}", _ratio(plain / binary))
     return table
+
+
+def _ratio(times_fp32: float) -> Text:
+    # One decimal would turn 0.97 into 1.0.
+    return Text(f"{times_fp32:.1f}x") if times_fp32 >= 1 else Text(f"{times_fp32:.2g}x", style="yellow")
 
 
 def _layers_table(part: ThreadResult) -> Table:
@@ -146,6 +179,7 @@ def _layers_table(part: ThreadResult) -> Table:
         table.add_column(name)
     for name in (
         "used",
+        "MMAC",
         "FP32 call/kernel us",
         "binary call/kernel us",
         "ratio call/kernel/best",
@@ -158,10 +192,11 @@ def _layers_table(part: ThreadResult) -> Table:
             str(layer.shape),
             layer.shape.op.removeprefix("BinaryConv2d") or "-",
             f"{len(layer.modules)}",
+            f"{layer.shape.macs / 1e6:.1f}",
             f"{1e3 * layer.float_call_ms:.0f} / {1e3 * layer.float_kernel_ms:.0f}",
             f"{1e3 * layer.binary_call_ms:.0f} / {1e3 * layer.binary_kernel_ms:.0f}",
             f"{layer.call_ratio:.1f}x / {layer.kernel_ratio:.1f}x / {layer.best_ratio:.1f}x",
-            "not quiet" if layer.claim is None else f"{layer.claim:.1f}x",
+            "not quiet" if layer.claim is None else _ratio(layer.claim),
             f"{layer.gmacs_per_second:.0f}",
         )
     return table
@@ -191,6 +226,7 @@ def _thread_json(part: ThreadResult) -> dict[str, Any]:
             for module, plain, binary in module_times(part.profiles)
         ],
         "layers": [_layer_json(layer) for layer in part.layers],
+        "slower_than_fp32": [dataclasses.asdict(layer) for layer in slower_layers(part)],
     }
 
 

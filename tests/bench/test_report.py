@@ -1,0 +1,92 @@
+"""What the report says of layers that lost to FP32; the times are made up."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from dirnet_convert.bench.engines import EngineKind
+from dirnet_convert.bench.layers import LayerResult, LayerShape
+from dirnet_convert.bench.machine import Machine
+from dirnet_convert.bench.measure import Measurement, Timing
+from dirnet_convert.bench.profile import NodeTime, Profile
+from dirnet_convert.bench.report import slower_layers, tables, to_json
+from dirnet_convert.bench.suite import BenchOptions, BenchResult, ThreadResult
+
+
+def node(module: str, ms: float, binary: bool) -> NodeTime:
+    return NodeTime(f"{module}/Conv", "BinaryConv2d" if binary else "Conv", module, binary, ms, ms, ((1, 8),))
+
+
+def alone(module: str, kernel_ratio: float) -> LayerResult:
+    shape = LayerShape("BinaryConv2d", (1, 32, 14, 14), 32, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 32)
+    return LayerResult(
+        shape=shape,
+        modules=(f"{module}#2",),
+        float_call_ms=2.0,
+        float_kernel_ms=kernel_ratio,
+        binary_call_ms=1.0,
+        binary_kernel_ms=1.0,
+        call_ratio=2.0,
+        best_ratio=2.0,
+        quiet=True,
+    )
+
+
+def benchmark(fp32_ms: dict[str, float], layers: tuple[LayerResult, ...] = ()) -> BenchResult:
+    """Return a benchmark whose binary layers each take 1 ms inside the network."""
+    part = ThreadResult(
+        threads=1,
+        engines=Measurement(
+            tuple(Timing(kind, 1.0, 1.0, 1.0, 1.0, (1.0,)) for kind in (EngineKind.FP32, EngineKind.BINARY)),
+            rounds=1,
+            quiet_rounds=1,
+            only_quiet=True,
+            other_load=0.0,
+        ),
+        profiles={
+            EngineKind.FP32: Profile(tuple(node(module, ms, False) for module, ms in fp32_ms.items())),
+            EngineKind.BINARY: Profile(tuple(node(module, 1.0, True) for module in fp32_ms)),
+        },
+        layers=layers,
+    )
+    machine = Machine("cpu", 1, "x86_64", "Linux", "3.11", {})
+    sizes = {EngineKind.FP32: 32, EngineKind.BINARY: 1}
+    return BenchResult(machine, "avx512", BenchOptions(), sizes, (part,))
+
+
+def printed(result: BenchResult) -> str:
+    text = io.StringIO()
+    Console(file=text, width=200).print(tables(result))
+    return text.getvalue()
+
+
+def test_a_layer_that_lost_inside_the_network_is_named() -> None:
+    result = benchmark({"fast": 9.0, "even": 1.0, "slow": 0.6})
+    (layer,) = slower_layers(result.results[0])
+    assert (layer.module, layer.times_fp32) == ("slow", 0.6)
+    assert "slow: binary slower than FP32 here (0.6x): keep it in float with --keep 'slow'" in printed(result)
+    assert to_json(result)["results"][0]["slower_than_fp32"] == [{"module": "slow", "times_fp32": 0.6}]
+
+
+def test_a_layer_that_lost_alone_is_named_by_its_module() -> None:
+    result = benchmark({"fast": 9.0, "other": 2.0}, (alone("other", 0.75), alone("fast", 4.0)))
+    assert [(layer.module, layer.times_fp32) for layer in slower_layers(result.results[0])] == [
+        ("other", 0.75)
+    ]
+    assert "--keep 'other'" in printed(result)
+    # 32 channels in 32 groups, 14 x 14 outputs of 9 taps.
+    assert f"{32 * 14 * 14 * 9 / 1e6:.1f}" in printed(result)
+
+
+@pytest.mark.parametrize("speed", [1.0, 1.04, 16.0])
+def test_nothing_is_said_where_nothing_lost(speed: float) -> None:
+    result = benchmark({"layer": speed})
+    assert slower_layers(result.results[0]) == ()
+    assert "slower" not in printed(result)
+
+
+def test_a_loss_is_not_rounded_away() -> None:
+    assert "0.97x" in printed(benchmark({"layer": 0.97}))
