@@ -12,16 +12,19 @@ from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import ImageSource
 from dirnet_convert.evaluate import Accuracy, module_predictor, session_predictor
 from dirnet_convert.evaluate import evaluate as evaluate_predictor
+from dirnet_convert.evaluate_detection import Precision, evaluate_detector
 from dirnet_convert.finetune.job import TrainResult
 from dirnet_convert.finetune.observer import TrainObserver
-from dirnet_convert.onnx_export.checked import CheckedExport, export_checked, export_float_checked
+from dirnet_convert.onnx_export.checked import CheckedExport
+from dirnet_convert.onnx_export.run_export import export_networks
 from dirnet_convert.overrides import apply_overrides
-from dirnet_convert.recipe import Recipe, load_recipe
+from dirnet_convert.recipe import Recipe, Task, load_recipe
 from dirnet_convert.run import RunFolder, open_run
+from dirnet_convert.runtime.detector import load_detector
 from dirnet_convert.runtime.session import load_session
 from dirnet_convert.training import finetune_run, new_pretrain_run, pretrain_run
 
-__all__ = ["convert", "evaluate", "export_onnx", "finetune", "load_session", "pretrain"]
+__all__ = ["convert", "evaluate", "export_onnx", "finetune", "load_detector", "load_session", "pretrain"]
 
 VERIFIED_IMAGES = 8
 
@@ -96,27 +99,34 @@ def export_onnx(
     folder = _run(run)
     network, data = load_run(folder), _images(folder)
     pixels = data.calibration_images(images, folder.read_config().recipe.seed)
-    exported = export_checked(network.student, pixels, Path(path) if path is not None else folder.onnx_path)
-    export_float_checked(network.teacher, pixels, folder.teacher_onnx_path)
-    return exported
+    onnx = Path(path) if path is not None else folder.onnx_path
+    return export_networks(
+        network.student, network.teacher, folder.read_config(), pixels, onnx, folder.teacher_onnx_path
+    )
 
 
 def evaluate(
     run: RunFolder | Path | str | None = None, *, onnx: Path | str | None = None, limit: int = 0
-) -> Accuracy:
-    """Measure the accuracy of a run's network in PyTorch, or of ``onnx`` with the kernels.
+) -> Accuracy | Precision:
+    """Measure a run's network in PyTorch, or ``onnx`` with the kernels: accuracy, or a detector's precision.
 
     Raises:
         DirnetError: what the command says in one sentence.
     """
     folder = _run(run)
-    data = _images(folder)
+    data, config = _images(folder), folder.read_config()
+    detects = config.task is Task.DETECTION
+    measure = evaluate_detector if detects else evaluate_predictor
     if onnx is not None:
-        return evaluate_predictor(session_predictor(load_session(onnx), data.info), data, limit=limit)
-    binary = folder.read_config().stage.is_binary
-    network = load_run(folder).student if binary else load_fp32_run(folder)
+        answer = (
+            load_detector(onnx).predict_tensors
+            if detects
+            else session_predictor(load_session(onnx), data.info)
+        )
+        return measure(answer, data, limit=limit)
+    network = load_run(folder).student if config.stage.is_binary else load_fp32_run(folder)
     with module_predictor(network) as predict:
-        return evaluate_predictor(predict, data, limit=limit)
+        return measure(predict, data, limit=limit)
 
 
 def _recipe(

@@ -14,6 +14,20 @@ from typing import Any, TypeVar
 from dirnet_convert.errors import UsageError, nearest_name
 
 
+class Task(enum.StrEnum):
+    """What a network answers about an image: one class, or boxes with a class each."""
+
+    CLASSIFICATION = "classification"
+    DETECTION = "detection"
+
+
+class Head(enum.StrEnum):
+    """What happens to the convolutions of a detector that lie behind its backbone."""
+
+    KEEP = "keep"
+    BINARIZE = "binarize"
+
+
 class Shortcut(enum.StrEnum):
     """Where residual networks add: as the pretrained network does, or around every binary convolution
     (Bi-Real)."""
@@ -107,6 +121,7 @@ class ConvertOptions:
     balance_weights: bool = True
     scale_weights: bool = True
     calibration_images: int = 512
+    head: Head = Head.KEEP
 
 
 @dataclass(frozen=True)
@@ -130,7 +145,11 @@ class EstimatorOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """One training: optimizer, schedule, augmentation, length."""
+    """One training: optimizer, schedule, augmentation, length.
+
+    ``region_samples`` is the number of regions of an image that Faster R-CNN's box head learns from; 0 is
+    torchvision's 512.
+    """
 
     epochs: int = 12
     batch_size: int = 128
@@ -148,6 +167,7 @@ class TrainOptions:
     precision: Precision = Precision.FLOAT32
     compile: bool = True
     checkpoint_minutes: float = 2.0
+    region_samples: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import tomli_w
 
 from dirnet_convert.errors import UsageError
 from dirnet_convert.files import write_atomic
-from dirnet_convert.recipe import Recipe, from_dict, read_toml, to_dict
+from dirnet_convert.recipe import Recipe, Task, from_dict, read_toml, to_dict
 
 RUN_FORMAT = 1
 
@@ -33,7 +33,10 @@ class Stage(enum.StrEnum):
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What ``run.toml`` holds: all that is needed to build the network again."""
+    """What ``run.toml`` holds: all that is needed to build the network again.
+
+    A detector's ``classes`` are those of objects; the background is none of them.
+    """
 
     recipe: Recipe
     classes: int
@@ -45,6 +48,7 @@ class RunConfig:
     binarized: tuple[str, ...] = ()
     model_source: str = ""
     stage: Stage = Stage.CONVERTED
+    task: Task = Task.CLASSIFICATION
     versions: dict[str, str] = field(default_factory=dict)
     format: int = RUN_FORMAT
 

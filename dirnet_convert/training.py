@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dirnet_convert.convert.new_run import check_output, describe_run, keep_source, run_name
+from dirnet_convert.convert.new_run import check_output, check_task, describe_run, keep_source, run_name
 from dirnet_convert.convert.rebuild import example_image, load_fp32_run, load_run, save_state
 from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import ImageSource
@@ -18,7 +18,8 @@ from dirnet_convert.finetune.loop import train
 from dirnet_convert.finetune.observer import TrainObserver
 from dirnet_convert.finetune.schedule import set_estimators
 from dirnet_convert.models.catalog import ModelEntry, Origin, find_model, load_for_training
-from dirnet_convert.recipe import DistillOptions, Recipe
+from dirnet_convert.models.detector_forward import DetectorForward
+from dirnet_convert.recipe import DistillOptions, Recipe, Task
 from dirnet_convert.run import RunConfig, RunFolder, Stage, new_run
 
 
@@ -85,11 +86,12 @@ def pretrain_run(
             f"{run.path} holds {config.recipe.model.name}, another network or weights; make a new run."
         )
     network = load_fp32_run(run)
+    detects = config.task is Task.DETECTION
     job = TrainJob(
         run=run,
         stage=Stage.PRETRAINED,
         student=network,
-        student_forward=network,
+        student_forward=DetectorForward(network, network.backbone) if detects else network,
         teacher_forward=None,
         data=_data_of(config, recipe, download),
         options=recipe.pretrain,
@@ -110,6 +112,7 @@ def new_pretrain_run(recipe: Recipe, out: Path | None = None, download: bool = F
     entry = find_model(recipe.model.name)
     run = new_run(f"{run_name(recipe)}-fp32", out)
     data = _data_for(entry, recipe, download)
+    check_task(entry, data.info)
     torch.manual_seed(recipe.seed)
     network, _ = load_for_training(entry, recipe.model.weights, data.info.classes)
     config = describe_run(recipe, data.info, Stage.PRETRAINING)
@@ -134,7 +137,9 @@ def _train(job: TrainJob, config: RunConfig, restart: bool, observer: TrainObser
 
 def _data_for(entry: ModelEntry, recipe: Recipe, download: bool) -> ImageSource:
     weights = recipe.model.weights
-    if weights != "none" and (weights != "default" or entry.classes):
+    # A detector's boxes and its backbone are made for one normalization, trained or not.
+    made_for = weights != "none" and (weights != "default" or entry.classes)
+    if made_for or entry.task is Task.DETECTION:
         return open_data(
             recipe.data, image_size=entry.image_size, mean=entry.mean, std=entry.std, download=download
         )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 SEED = int(os.environ.get("DIRNET_TEST_SEED", "20240917"))
 
@@ -40,3 +42,32 @@ def real_data_root() -> Path:
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(f"{reason} (in CI nothing may skip for it)")
     pytest.skip(reason)
+
+
+@pytest.fixture
+def voc_folder(voc_folder_once: Path, tmp_path: Path) -> Path:
+    """Return a copy of ``voc_folder_once`` that the test may change."""
+    return Path(shutil.copytree(voc_folder_once, tmp_path / "squares"))
+
+
+@pytest.fixture(scope="session")
+def voc_folder_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in VOC's form: 6 training and 3 test images, a bright and a dark square on each."""
+    root = tmp_path_factory.mktemp("voc") / "squares"
+    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / part).mkdir(parents=True)
+    for name, count in (("train", 6), ("test", 3)):
+        stems = [f"{name}{k}" for k in range(count)]
+        (root / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(stems))
+        for k, stem in enumerate(stems):
+            image = Image.effect_noise((80, 60), 40).convert("RGB")
+            nodes = ""
+            for label, grey, left, top in (("bright", 255, 4 + 5 * k, 4), ("dark", 0, 40, 5 + 3 * k)):
+                image.paste((grey,) * 3, (left, top, left + 24, top + 24))
+                nodes += (
+                    f"<object><name>{label}</name><bndbox><xmin>{left + 1}</xmin><ymin>{top + 1}</ymin>"
+                    f"<xmax>{left + 24}</xmax><ymax>{top + 24}</ymax></bndbox></object>"
+                )
+            image.save(root / "JPEGImages" / f"{stem}.jpg")
+            (root / "Annotations" / f"{stem}.xml").write_text(f"<annotation>{nodes}</annotation>")
+    return root

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,15 +11,16 @@ from torch.nn import functional
 
 from dirnet_convert.binarize.estimators import Estimator
 from dirnet_convert.binarize.imb import balance_and_standardize, power_of_two_scale
+from dirnet_convert.binarize.padding import Padding, PadMode, pad_with_copies, resolve_padding, same_padding
 from dirnet_convert.binarize.sign import hard_sign
-from dirnet_convert.errors import DirnetError
 from dirnet_convert.recipe import ConvertOptions, EstimatorOptions
-
-Padding = tuple[int, int, int, int]
 
 
 class BinaryLayer(nn.Module, abc.ABC):
     """What binary layers share: latent weights, a threshold per input channel, and an estimator for each."""
+
+    channel_axis: ClassVar[int]
+    """The axis of the input that has a threshold for each place."""
 
     def __init__(
         self,
@@ -84,11 +86,14 @@ class BinaryLayer(nn.Module, abc.ABC):
 class BinaryConv2d(BinaryLayer):
     """conv2d(sign(x - threshold), sign(w_std)) * scale + bias, on (N, C, H, W).
 
-    The input is padded with zeros after sign(), so that padded taps count nothing.
-    ``padding`` is (top, left, bottom, right).
+    The input is padded with zeros after sign(), so that padded taps count nothing, or with copies of its
+    values, as ``padding_mode`` says. ``padding`` is (top, left, bottom, right); with PadMode.SAME it follows
+    from the input's size instead.
 
     Source: IR-Net's public code (Qin et al., CVPR 2020); the threshold is ReActNet's RSign.
     """
+
+    channel_axis = 1
 
     def __init__(
         self,
@@ -97,6 +102,7 @@ class BinaryConv2d(BinaryLayer):
         *,
         stride: tuple[int, int] = (1, 1),
         padding: Padding = (0, 0, 0, 0),
+        padding_mode: PadMode = PadMode.ZEROS,
         dilation: tuple[int, int] = (1, 1),
         groups: int = 1,
         options: ConvertOptions,
@@ -105,25 +111,18 @@ class BinaryConv2d(BinaryLayer):
         super().__init__(weight, bias, weight.shape[1] * groups, options, estimator)
         self.in_channels, self.out_channels = weight.shape[1] * groups, weight.shape[0]
         self.kernel_size = (weight.shape[2], weight.shape[3])
-        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        self.stride, self.dilation, self.groups = stride, dilation, groups
+        self.padding, self.padding_mode = padding, padding_mode
 
     @classmethod
     def from_conv(cls, conv: nn.Conv2d, options: ConvertOptions, estimator: EstimatorOptions) -> BinaryConv2d:
-        """Build the binary twin of ``conv`` with copies of its weights and thresholds of zero.
-
-        Raises:
-            DirnetError: ``conv`` pads with anything but zeros.
-        """
-        if conv.padding_mode != "zeros":
-            raise DirnetError(
-                f"A convolution with padding_mode='{conv.padding_mode}' cannot be binarized (only "
-                "zeros can); keep it in full precision with --keep."
-            )
+        """Build the binary twin of ``conv`` with copies of its weights and thresholds of zero."""
         return cls(
             conv.weight,
             conv.bias,
             stride=(conv.stride[0], conv.stride[1]),
             padding=resolve_padding(conv),
+            padding_mode=PadMode(conv.padding_mode),
             dilation=(conv.dilation[0], conv.dilation[1]),
             groups=conv.groups,
             options=options,
@@ -133,9 +132,15 @@ class BinaryConv2d(BinaryLayer):
     def aligned_threshold(self, x: Tensor) -> Tensor:
         return self.threshold.view(-1, 1, 1)
 
+    def zero_padding(self, size: tuple[int, int]) -> Padding:
+        """Return the (top, left, bottom, right) zeros around an input of ``size`` (H, W)."""
+        if self.padding_mode is PadMode.SAME:
+            return same_padding(size, self.kernel_size, self.stride, self.dilation)
+        return (0, 0, 0, 0) if self.padding_mode.copies else self.padding
+
     def forward(self, x: Tensor) -> Tensor:
-        signs = self.binarize_input(x)
-        top, left, bottom, right = self.padding
+        signs = self.binarize_input(pad_with_copies(x, self.padding, self.padding_mode))
+        top, left, bottom, right = self.zero_padding((x.shape[2], x.shape[3]))
         padding = (top, left)
         if (top, left) != (bottom, right):
             signs, padding = functional.pad(signs, (left, right, top, bottom)), (0, 0)
@@ -148,12 +153,15 @@ class BinaryConv2d(BinaryLayer):
     def extra_repr(self) -> str:
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}"
+            f"padding={self.padding}, padding_mode='{self.padding_mode}', dilation={self.dilation}, "
+            f"groups={self.groups}"
         )
 
 
 class BinaryLinear(BinaryLayer):
     """(sign(x - threshold) @ sign(w_std)^T) * scale + bias, on (..., K)."""
+
+    channel_axis = -1
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, *, options: ConvertOptions, estimator: EstimatorOptions
@@ -178,22 +186,6 @@ class BinaryLinear(BinaryLayer):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}"
-
-
-def resolve_padding(conv: nn.Conv2d) -> Padding:
-    """Return the (top, left, bottom, right) padding of ``conv``, "same" and "valid" worked out.
-
-    >>> resolve_padding(nn.Conv2d(1, 1, (3, 4), padding="same"))
-    (1, 1, 1, 2)
-    """
-    if conv.padding == "valid":
-        return (0, 0, 0, 0)
-    if conv.padding == "same":
-        # PyTorch puts the odd one at the end: total = dilation * (kernel - 1), before = total // 2.
-        height, width = (d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
-        return (height // 2, width // 2, height - height // 2, width - width // 2)
-    vertical, horizontal = conv.padding
-    return (int(vertical), int(horizontal), int(vertical), int(horizontal))
 
 
 def binary_layers(model: nn.Module) -> list[BinaryLayer]:

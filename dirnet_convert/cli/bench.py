@@ -130,9 +130,10 @@ def _model_files(
 
 def _export_teacher(run: RunFolder) -> None:
     from dirnet_convert.convert.rebuild import example_image, load_run
-    from dirnet_convert.onnx_export.exporter import export_float_onnx
+    from dirnet_convert.onnx_export.run_export import export_teacher
 
-    export_float_onnx(load_run(run).teacher, example_image(run.read_config()), run.teacher_onnx_path)
+    config = run.read_config()
+    export_teacher(load_run(run).teacher, config, example_image(config), run.teacher_onnx_path)
 
 
 def quantize_teacher(run: RunFolder, output: Path, data_dir: Path | None = None) -> None:
@@ -145,6 +146,8 @@ def quantize_teacher(run: RunFolder, output: Path, data_dir: Path | None = None)
 
     from dirnet_convert.bench.int8 import quantize_int8
     from dirnet_convert.data.registry import open_data
+    from dirnet_convert.onnx_export.detector.model import PART
+    from dirnet_convert.recipe import Task
 
     config = run.read_config()
     options = config.recipe.data
@@ -157,4 +160,5 @@ def quantize_teacher(run: RunFolder, output: Path, data_dir: Path | None = None)
             f"INT8 is calibrated on the run's images. {error} (--engines fp32,binary leaves INT8 out.)"
         ) from error
     images = source.calibration_images(CALIBRATION_IMAGES, config.recipe.seed)
-    quantize_int8(run.teacher_onnx_path, output, images.numpy())
+    part = f"{PART}/" if config.task is Task.DETECTION else ""
+    quantize_int8(run.teacher_onnx_path, output, images.numpy(), float_part=part)

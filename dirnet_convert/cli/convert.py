@@ -91,6 +91,7 @@ def _summary(result: ConvertResult, recipe_name: str) -> dict[str, object]:
         "activations": result.network.structure.activations,
         "shortcuts": result.network.structure.shortcuts,
         "trace_failure": result.network.trace_failure,
+        "notes": result.notes,
     }
 
 
@@ -99,7 +100,7 @@ def _print(result: ConvertResult, recipe_name: str) -> None:
 
     network, config = result.network, result.config
     entropy = {layer.name: f"{layer.entropy_bits:.3f}" for layer in result.bits}
-    console.print(plan_table(network.plan, {"entropy": entropy}))
+    console.print(plan_table(network.plan, {"entropy": entropy}, console.width))
     console.print(plan_totals(network.plan), highlight=False, soft_wrap=True)
     console.print("Entropy: of a layer's input bits, mean over channels; 1 is balanced.", highlight=False)
     structure = network.structure
@@ -117,6 +118,8 @@ def _print(result: ConvertResult, recipe_name: str) -> None:
             f"could not be traced ({network.trace_failure}); the module tree was used: activations and "
             "shortcuts stay as they are, and distillation of representations is off",
         )
+    for sentence in result.notes:
+        changes.add_row("data", sentence)
     changes.add_row("recipe", recipe_name or "built-in defaults")
     changes.add_row("seed", str(config.recipe.seed))
     changes.add_row("run", str(result.run.path))

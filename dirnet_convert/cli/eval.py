@@ -1,4 +1,4 @@
-"""dirnet eval: the accuracy of a run or of an ONNX file."""
+"""dirnet eval: the accuracy of a run or of an ONNX file, or a detector's mean average precision."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def command(
     download: DownloadOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Measure top-1 (and top-5) accuracy on the test images.
+    """Measure top-1 (and top-5) accuracy on the test images; of a detector, mean average precision.
 
     Example: `dirnet eval --engine kernels --limit 1000`
     """
@@ -61,11 +61,21 @@ def command(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from dirnet_convert.evaluate import evaluate
+    from dirnet_convert.evaluate_detection import Precision, evaluate_detector
+    from dirnet_convert.recipe import Task
 
     if target is not None and run is not None:
         raise UsageError("Name the run once, as an argument or with --run.")
     chosen = find_target(target or run, engine)
     source = chosen.images(chosen.data_options(data, data_dir, image_size), download)
+    detects = source.info.task is Task.DETECTION
+    if chosen.config is not None and chosen.config.task is not source.info.task:
+        kind = (
+            "has boxes, and the run is a classifier" if detects else "has no boxes, and the run is a detector"
+        )
+        raise UsageError(
+            f"Data '{source.info.name}' {kind}; evaluate it on the data that it was trained for."
+        )
     total = min(limit, source.test_size) if limit else source.test_size
     columns = (
         TextColumn("{task.description}"),
@@ -85,17 +95,22 @@ def command(
             speed = progress.tasks[task].speed
             progress.update(task, advance=images, rate=f"{speed:.0f} images/s" if speed else "")
 
-        accuracy = evaluate(predict, source, batch_size, limit, advance)
+        measure = evaluate_detector if detects else evaluate
+        result = measure(predict, source, batch_size, limit, advance)
     if json:
         summary = {
             "model": str(chosen.path),
             "engine": str(chosen.engine),
             "data": source.info.name,
         }
-        print_json({**summary, **dataclasses.asdict(accuracy)})
+        print_json({**summary, **dataclasses.asdict(result)})
         return
-    title = f"{chosen.path} ({chosen.engine}) on {source.info.name}, {accuracy.images} test images"
+    title = f"{chosen.path} ({chosen.engine}) on {source.info.name}, {result.images} test images"
     console.print(title, highlight=False, markup=False)
-    console.print(f"top-1 [bold]{accuracy.top1_percent:.2f} %[/bold]", highlight=False)
-    if accuracy.top5_percent is not None:
-        console.print(f"top-5 {accuracy.top5_percent:.2f} %", highlight=False)
+    if isinstance(result, Precision):
+        console.print(f"mAP at IoU 0.5 [bold]{result.map50_percent:.2f} %[/bold]", highlight=False)
+        console.print(f"mAP at IoU 0.5 to 0.95 {result.map_percent:.2f} %", highlight=False)
+        return
+    console.print(f"top-1 [bold]{result.top1_percent:.2f} %[/bold]", highlight=False)
+    if result.top5_percent is not None:
+        console.print(f"top-5 {result.top5_percent:.2f} %", highlight=False)

@@ -21,6 +21,7 @@ from dirnet_convert.errors import UsageError
 
 if TYPE_CHECKING:
     from dirnet_convert.onnx_export.checked import CheckedExport
+    from dirnet_convert.onnx_export.detector.verify import DetectionReport
     from dirnet_convert.onnx_export.sizes import FloatLayer, SizeReport
     from dirnet_convert.onnx_export.verify_report import VerifyReport
 
@@ -58,7 +59,7 @@ def command(
 
     from dirnet_convert.convert.rebuild import load_run
     from dirnet_convert.data.registry import open_data
-    from dirnet_convert.onnx_export.checked import export_checked, export_float_checked
+    from dirnet_convert.onnx_export.run_export import export_networks
     from dirnet_convert.onnx_export.sizes import compare_sizes, float_layers
     from dirnet_convert.run import open_run
 
@@ -77,8 +78,9 @@ def command(
     pixels = open_data(options, download=download).calibration_images(images, config.recipe.seed)
     path = out or folder.onnx_path
     with console.status("Exporting and verifying ...") if not json else contextlib.nullcontext():
-        exported = export_checked(network.student, pixels, path)
-        export_float_checked(network.teacher, pixels, folder.teacher_onnx_path)
+        exported = export_networks(
+            network.student, network.teacher, config, pixels, path, folder.teacher_onnx_path
+        )
     sizes = compare_sizes(folder.teacher_onnx_path, path)
     layers = float_layers(load(path))
     if json:
@@ -104,6 +106,19 @@ def _summary(exported: CheckedExport, sizes: SizeReport, layers: tuple[FloatLaye
         "layers": [dataclasses.asdict(layer) for layer in report.layers],
         "float_layers": [dataclasses.asdict(layer) for layer in layers],
         "transposes": [dataclasses.asdict(transpose) for transpose in exported.result.transposes],
+        **_detection_summary(exported),
+    }
+
+
+def _detection_summary(exported: CheckedExport) -> dict[str, object]:
+    import dataclasses
+
+    from dirnet_convert.onnx_export.detector.export import CheckedDetector
+
+    if not isinstance(exported, CheckedDetector):
+        return {}
+    return {
+        "detections": [{**dataclasses.asdict(d), "kernels": d.kernels.value} for d in exported.detections]
     }
 
 
@@ -169,11 +184,30 @@ def _layers_line(report: VerifyReport) -> str:
 
 
 def _engine_table(exported: CheckedExport) -> Table:
+    from dirnet_convert.onnx_export.detector.export import CheckedDetector
+
     table = Table(title="Outputs against PyTorch", title_justify="left", header_style="bold")
     table.add_column("engine")
-    for heading in ("largest error", "running free", "same top-1, %"):
+    if isinstance(exported, CheckedDetector):
+        headings, agreements = _detection_columns(exported.detections)
+    else:
+        headings = ("same top-1, %",)
+        agreements = [(_percent(engine.top1_agreement),) for engine in exported.report.engines]
+    for heading in ("largest error", "running free", *headings):
         table.add_column(heading, justify="right")
-    for engine in exported.report.engines:
-        agreement = f"{100 * engine.top1_agreement:.1f}"
-        table.add_row(engine.kernels.value, f"{engine.error:.1e}", f"{engine.free_error:.1e}", agreement)
+    for engine, columns in zip(exported.report.engines, agreements, strict=True):
+        table.add_row(engine.kernels.value, f"{engine.error:.1e}", f"{engine.free_error:.1e}", *columns)
     return table
+
+
+def _detection_columns(
+    reports: tuple[DetectionReport, ...],
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    headings = ("detections", "box error, px", "score error", "same running free, %")
+    return headings, [
+        (str(d.boxes), f"{d.steps.box:.1e}", f"{d.steps.score:.1e}", _percent(d.agreement)) for d in reports
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"

@@ -42,7 +42,7 @@ def command(
     """
     import dataclasses
 
-    from dirnet_convert.cli.training_progress import training_observer
+    from dirnet_convert.cli.training_progress import result_summary, score_words, training_observer
     from dirnet_convert.overrides import apply_overrides
     from dirnet_convert.run import open_run
     from dirnet_convert.training import finetune_run
@@ -58,18 +58,18 @@ def command(
     with training_observer(console, quiet=json) as observer:
         result = finetune_run(folder, recipe, restart=restart, download=download, observer=observer)
     if json:
-        print_json({"run": str(folder.path), **dataclasses.asdict(result)})
+        print_json(result_summary(folder, result))
         return
     if result.already_finished:
         console.print(
-            f"This run is trained: {result.epochs} epochs, top-1 {result.test_top1_percent:.2f} %. --epochs "
+            f"This run is trained: {result.epochs} epochs, {score_words(result.scores)}. --epochs "
             "N goes on to N epochs, --restart begins anew.",
             highlight=False,
             soft_wrap=True,
         )
         return
     console.print(
-        f"Trained {result.epochs} epochs: top-1 {result.test_top1_percent:.2f} % on the test images, after "
+        f"Trained {result.epochs} epochs: {score_words(result.scores)} on the test images, after "
         f"the last epoch. Run: {folder.path}",
         highlight=False,
         soft_wrap=True,

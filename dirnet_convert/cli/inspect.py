@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dirnet_convert.cli.options import (
-    ImageSizeOption,
-    JsonOption,
-    ModelArgument,
-    console,
-    print_json,
-    run_of_model,
-)
+from dirnet_convert.cli.options import ImageSizeOption, JsonOption, console, print_json, run_of_model
 from dirnet_convert.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,15 +19,63 @@ if TYPE_CHECKING:
 GlobsOption = Annotated[
     list[str] | None, typer.Option(metavar="GLOB", help="Layer names.", show_default=False)
 ]
+_SWEEP = "Sweep over every network (--all)"
 
 
 def command(
-    model: ModelArgument,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="torchvision name, timm:NAME, resnet20, vgg_small, path/to/file.py:factory, or a run's "
+            "folder.",
+            show_default=False,
+        ),
+    ] = None,
     keep: GlobsOption = None,
     binarize: GlobsOption = None,
     image_size: ImageSizeOption = None,
     classes: Annotated[int | None, typer.Option(min=1, help="Number of classes.", show_default=False)] = None,
     json: JsonOption = False,
+    all_networks: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Instead of one MODEL: try the whole way, with random weights, for each network of the "
+            "libraries.",
+            rich_help_panel=_SWEEP,
+        ),
+    ] = False,
+    library: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="torchvision, timm (the smallest network of each family) or all.",
+            show_default="all",
+            rich_help_panel=_SWEEP,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where the results go: FILE.json, or FILE.md with FILE.json beside it.",
+            show_default=False,
+            rich_help_panel=_SWEEP,
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Networks at a time.", show_default="1", rich_help_panel=_SWEEP),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on from the results at --out; what failed is tried again.",
+            rich_help_panel=_SWEEP,
+        ),
+    ] = False,
 ) -> None:
     """List every layer of MODEL with its size, its operations, and what convert would do with it.
 
@@ -41,11 +83,48 @@ def command(
 
     Example: `dirnet inspect mobilenet_v2`
     """
+    if all_networks:
+        of_one = {
+            "MODEL": model,
+            "--keep": keep,
+            "--binarize": binarize,
+            "--image-size": image_size,
+            "--classes": classes,
+        }
+        _refuse(of_one, "--all is about every network: leave {} away.")
+        from dirnet_convert.cli.sweep import sweep_command
+
+        sweep_command(library or "all", out, jobs or 1, resume=resume, json=json)
+        return
+    of_all = {"--library": library, "--out": out, "--jobs": jobs, "--resume": resume or None}
+    _refuse(of_all, "{} belongs to --all, a sweep over every network; leave it away or add --all.")
+    if model is None:
+        raise UsageError("Which network? Name a MODEL, or use --all.")
+    _inspect_one(model, tuple(keep or ()), tuple(binarize or ()), image_size, classes, json=json)
+
+
+def _refuse(given: dict[str, object], sentence: str) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(sentence.format(name))
+
+
+def _inspect_one(
+    model: str,
+    keep: tuple[str, ...],
+    binarize: tuple[str, ...],
+    image_size: int | None,
+    classes: int | None,
+    *,
+    json: bool,
+) -> None:
     import dataclasses
 
     from dirnet_convert.cli.plan_table import plan_table, plan_totals
     from dirnet_convert.convert.binarize_network import plan_network
+    from dirnet_convert.convert.detector import plan_detector
     from dirnet_convert.convert.trace import TraceFailure
+    from dirnet_convert.models.detectors import is_detector
 
     run = run_of_model(model)
     if run is None:
@@ -55,17 +134,15 @@ def command(
     else:
         network, image, options = _from_run(run)
     options = dataclasses.replace(
-        options,
-        keep=(*options.keep, *(keep or ())),
-        binarize=(*options.binarize, *(binarize or ())),
+        options, keep=(*options.keep, *keep), binarize=(*options.binarize, *binarize)
     )
-    plan, graph = plan_network(network.eval(), image, options)
+    plan_layers = plan_detector if is_detector(network) else plan_network
+    plan, graph = plan_layers(network.eval(), image, options)
     cause = graph.cause if isinstance(graph, TraceFailure) else ""
     if json:
         print_json({"model": model, "layers": [dataclasses.asdict(p) for p in plan], "trace_failure": cause})
         return
-    remedies = {p.name: p.remedy for p in plan}
-    console.print(plan_table(plan, {"to change": remedies}))
+    console.print(plan_table(plan, {}, console.width))
     console.print(plan_totals(plan), highlight=False, soft_wrap=True)
     if cause:
         console.print(f"The network could not be traced ({cause}); the module tree was used.", markup=False)

@@ -31,7 +31,7 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="DATA",
-        help="cifar10, cifar100, digits, imagenet or folder:DIR.",
+        help="cifar10, cifar100, digits, imagenet or folder:DIR; for detectors voc or coco.",
         show_default=False,
     ),
 ]
@@ -197,8 +197,9 @@ def chosen_recipe(
     name = recipe or ""
     source = run_of_model(model) if model is not None else None
     trained = source.read_config().recipe if source is not None else None
-    if not name and trained is None and model and data and f"{data}-{model}" in recipe_names():
-        name = f"{data}-{model}"
+    own = f"{data}-{model.removeprefix('timm:')}" if model and data else ""
+    if not name and trained is None and own in recipe_names():
+        name = own
     result = load_recipe(name) if name else trained or Recipe()
     if not name and trained is None and data is None:
         raise UsageError(

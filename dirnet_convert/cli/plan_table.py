@@ -11,26 +11,55 @@ from rich.table import Table
 if TYPE_CHECKING:
     from dirnet_convert.convert.policy import LayerPlan
 
+# Below this many columns a table with a column for each fact breaks every cell into pieces.
+WIDE_TERMINAL = 130
 
-def plan_table(plan: Sequence[LayerPlan], extra: Mapping[str, Mapping[str, str]]) -> Table:
-    """Return a row per layer; ``extra`` maps a column's heading to its text per layer name."""
+
+def plan_table(plan: Sequence[LayerPlan], extra: Mapping[str, Mapping[str, str]], width: int) -> Table:
+    """Return a row per layer for a terminal of ``width`` columns; ``extra`` maps a column's heading to its
+    text per layer name.
+
+    On narrow terminals the shape stands below the name, and what would change a decision below its reason.
+    """
+    wide = width >= WIDE_TERMINAL
     table = Table(title="Layers", title_justify="left", header_style="bold")
-    for heading in ("layer", "shape"):
+    total = sum(layer.macs for layer in plan)
+    for heading in ("layer", "kind", "shape") if wide else ("layer",):
         table.add_column(heading, overflow="fold")
-    table.add_column("MMAC", justify="right")
-    for heading in extra:
+    for heading in ("MMAC", "share", "bits", *extra):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("decision", "to change") if wide else ("decision",):
         table.add_column(heading, overflow="fold")
-    table.add_column("decision", overflow="fold")
     for layer in plan:
-        chosen = layer.decision == "binarize"
         table.add_row(
-            layer.name,
-            layer.shape if layer.kind == "Conv2d" else f"{layer.kind} {layer.shape}",
-            f"{layer.macs / 1e6:.1f}" if layer.macs else "?",
+            *(_place_wide(layer) if wide else _place_narrow(layer)),
+            f"{layer.macs / 1e6:.1f}" if total else "?",
+            f"{100 * layer.macs / total:.1f} %" if total else "?",
+            "1" if layer.decision == "binarize" else "32",
             *(column.get(layer.name, "") for column in extra.values()),
-            f"[green]binarize[/green]: {escape(layer.reason)}" if chosen else f"keep: {escape(layer.reason)}",
+            *_decision(layer, wide=wide),
         )
     return table
+
+
+def _place_wide(layer: LayerPlan) -> tuple[str, str, str]:
+    return escape(layer.name), escape(layer.kind), escape(layer.shape)
+
+
+def _place_narrow(layer: LayerPlan) -> tuple[str]:
+    kind = "" if layer.kind in ("Conv2d", "Linear") else f"{layer.kind} "
+    return (f"{escape(layer.name)}\n[dim]{escape(kind + layer.shape)}[/dim]",)
+
+
+def _decision(layer: LayerPlan, *, wide: bool) -> tuple[str, ...]:
+    word = "[green]binarize[/green]" if layer.decision == "binarize" else "keep"
+    caution = f" [yellow]({escape(layer.caution)})[/yellow]" if layer.caution else ""
+    text = f"{word}: {escape(layer.reason)}{caution}"
+    if wide:
+        return text, escape(layer.remedy)
+    # The name stands in the first column already.
+    remedy = escape(layer.remedy.replace(f"'{layer.name}'", "NAME"))
+    return (f"{text}\n[dim]{remedy}[/dim]" if remedy else text,)
 
 
 def plan_totals(plan: Sequence[LayerPlan]) -> str:

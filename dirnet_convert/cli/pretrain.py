@@ -46,7 +46,7 @@ def command(
     import dataclasses
     import shutil
 
-    from dirnet_convert.cli.training_progress import training_observer
+    from dirnet_convert.cli.training_progress import result_summary, score_words, training_observer
     from dirnet_convert.overrides import apply_overrides
     from dirnet_convert.training import new_pretrain_run, pretrain_run
 
@@ -95,12 +95,11 @@ def command(
                 folder.path.mkdir()
         raise
     if json:
-        print_json({"run": str(folder.path), **dataclasses.asdict(result)})
+        print_json(result_summary(folder, result))
         return
     state = "is trained already" if result.already_finished else "is trained"
     console.print(
-        f"The network {state}: {result.epochs} epochs, top-1 {result.test_top1_percent:.2f} % "
-        "on the test images.",
+        f"The network {state}: {result.epochs} epochs, {score_words(result.scores)} on the test images.",
         highlight=False,
         soft_wrap=True,
     )

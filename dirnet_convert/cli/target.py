@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dirnet_convert.errors import DirnetError, UsageError
-from dirnet_convert.recipe import DataOptions
+from dirnet_convert.recipe import DataOptions, Task
 from dirnet_convert.run import RunConfig, RunFolder, open_run
 
 if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    from torch import nn
+
     from dirnet_convert.data.source import DataInfo, ImageSource
     from dirnet_convert.evaluate import Predictor
+    from dirnet_convert.evaluate_detection import DetectionPredictor
+    from dirnet_convert.runtime.detector import Detector
+    from dirnet_convert.runtime.session import Kernels
 
 
 class EngineChoice(enum.StrEnum):
@@ -42,6 +49,14 @@ class Target:
         """The file or folder that answers."""
         return self.run.path if self.engine is EngineChoice.TORCH else self.onnx
 
+    def is_detector(self) -> bool:
+        """Tell whether the answers are boxes.
+
+        Raises:
+            DirnetError: the ONNX file is damaged.
+        """
+        return (self.config.task if self.config else onnx_task(self.onnx)) is Task.DETECTION
+
     def info(self) -> DataInfo:
         """Return what run.toml says of the images.
 
@@ -65,6 +80,7 @@ class Target:
             mean=self.config.mean,
             std=self.config.std,
             test_resize=test_resize(name),
+            task=self.config.task,
         )
 
     def images(self, options: DataOptions, download: bool) -> ImageSource:
@@ -96,22 +112,66 @@ class Target:
         return changed
 
     @contextlib.contextmanager
-    def predictor(self, info: DataInfo) -> Iterator[Predictor]:
-        """Yield what turns images (N, C, H, W) into logits."""
+    def predictor(self, info: DataInfo) -> Iterator[Predictor | DetectionPredictor]:
+        """Yield what turns images (N, C, H, W) into logits, or a detector's into boxes, labels and scores.
+
+        Raises:
+            UsageError: the model does not take images as ``info`` says.
+        """
         from dirnet_convert.evaluate import module_predictor, session_predictor
 
         if self.engine is EngineChoice.TORCH:
-            from dirnet_convert.convert.rebuild import load_fp32_run, load_run
-
-            binary = self.config.stage.is_binary
-            network = load_run(self.run).student if binary else load_fp32_run(self.run)
-            with module_predictor(network) as predict:
+            with module_predictor(self._network()) as predict:
                 yield predict
-            return
-        from dirnet_convert.runtime.session import Kernels, load_session
+        elif info.task is Task.DETECTION:
+            with self.detector() as detector:
+                size = (detector.info.height, detector.info.width)
+                if size != (info.image_size, info.image_size):
+                    raise UsageError(
+                        f"{self.onnx} takes images of {size[0]}x{size[1]}, but data '{info.name}' gives "
+                        f"{info.image_size}x{info.image_size}; --image-size changes their size."
+                    )
+                yield detector.predict_tensors
+        else:
+            from dirnet_convert.runtime.session import load_session
 
-        kernels = Kernels.STOCK if self.engine is EngineChoice.STOCK else Kernels.DIRNET
-        yield session_predictor(load_session(self.onnx, kernels=kernels), info)
+            yield session_predictor(load_session(self.onnx, kernels=self._kernels()), info)
+
+    @contextlib.contextmanager
+    def detector(self) -> Iterator[Detector]:
+        """Yield what finds the objects of an image.
+
+        Raises:
+            UsageError: the file is no detector.
+        """
+        from dirnet_convert.runtime.detector import Detector, load_detector
+
+        if self.engine is not EngineChoice.TORCH:
+            yield load_detector(self.onnx, kernels=self._kernels())
+            return
+        import torch
+
+        from dirnet_convert.evaluate import module_predictor
+        from dirnet_convert.onnx_export.run_export import detector_info
+        from dirnet_convert.runtime.detector import OUTPUT_NAMES
+
+        with module_predictor(self._network()) as predict:
+
+            def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+                (found,) = predict(torch.from_numpy(pixels))
+                return tuple(found[name].numpy() for name in OUTPUT_NAMES)
+
+            yield Detector(answer, detector_info(self.config))
+
+    def _network(self) -> nn.Module:
+        from dirnet_convert.convert.rebuild import load_fp32_run, load_run
+
+        return load_run(self.run).student if self.config.stage.is_binary else load_fp32_run(self.run)
+
+    def _kernels(self) -> Kernels:
+        from dirnet_convert.runtime.session import Kernels
+
+        return Kernels.STOCK if self.engine is EngineChoice.STOCK else Kernels.DIRNET
 
 
 def find_target(path: Path | None, engine: EngineChoice) -> Target:
@@ -147,17 +207,33 @@ def onnx_image_size(path: Path | None) -> int:
     Raises:
         DirnetError: the file is damaged.
     """
+    if path is None:
+        return 0
+    entries = _onnx_model(path).graph.input
+    sizes = entries[0].type.tensor_type.shape.dim if entries else ()
+    return sizes[2].dim_value if len(sizes) == 4 else 0
+
+
+def onnx_task(path: Path) -> Task:
+    """Return what an ONNX file is for, as it says itself.
+
+    Raises:
+        DirnetError: the file is damaged.
+    """
+    from dirnet_convert.runtime.detector import DETECTION_TASK, TASK_KEY
+
+    said = {entry.key: entry.value for entry in _onnx_model(path).metadata_props}
+    return Task.DETECTION if said.get(TASK_KEY) == DETECTION_TASK else Task.CLASSIFICATION
+
+
+def _onnx_model(path: Path) -> onnx.ModelProto:
     import onnx
     from google.protobuf.message import DecodeError
 
-    if path is None:
-        return 0
     try:
-        entries = onnx.load(str(path), load_external_data=False).graph.input
+        return onnx.load(str(path), load_external_data=False)
     except DecodeError as error:
         raise DirnetError(f"{path} is damaged or no ONNX file; make it anew with 'dirnet export'.") from error
-    sizes = entries[0].type.tensor_type.shape.dim if entries else ()
-    return sizes[2].dim_value if len(sizes) == 4 else 0
 
 
 def _is_current(run: RunFolder) -> bool:

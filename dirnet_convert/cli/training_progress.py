@@ -8,10 +8,36 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dirnet_convert.finetune.job import TrainResult
 from dirnet_convert.finetune.observer import EpochReport, SilentObserver, StepReport, TrainObserver
+from dirnet_convert.run import RunFolder
 
 # The share of the last loss in the one that is shown, so that it can be read.
 SMOOTHING = 0.05
+
+
+# What the scores of metrics.jsonl are called on the terminal.
+_SCORES = {
+    "test_top1_percent": "top-1",
+    "test_map50_percent": "mAP 50",
+    "test_map_percent": "mAP 50:95",
+}
+
+
+def score_words(scores: dict[str, float]) -> str:
+    """Return test scores as a person reads them, such as "top-1 91.20 %"."""
+    return ", ".join(f"{_SCORES[name]} {value:.2f} %" for name, value in scores.items())
+
+
+def result_summary(run: RunFolder, result: TrainResult) -> dict[str, object]:
+    """Return what --json prints of a training."""
+    return {
+        "run": str(run.path),
+        "epochs": result.epochs,
+        **result.scores,
+        "seconds": result.seconds,
+        "already_finished": result.already_finished,
+    }
 
 
 class TerminalObserver(SilentObserver):
@@ -54,7 +80,7 @@ class TerminalObserver(SilentObserver):
         t = "" if report.t is None else f"  t {report.t:.3g}"
         self._progress.console.print(
             f"epoch {report.epoch}/{self._epochs}  loss {report.train_loss:.4f}  "
-            f"test top-1 {report.test_top1_percent:.2f} %  lr {report.lr:.3g}{t}  "
+            f"test {score_words(report.scores)}  lr {report.lr:.3g}{t}  "
             f"{report.images_per_s:.0f} images/s  {report.seconds:.0f} s",
             highlight=False,
             soft_wrap=True,

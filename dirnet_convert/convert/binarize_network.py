@@ -5,15 +5,14 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, fx, nn
 
 from dirnet_convert.convert.normal_form import dropouts_as_modules, remove_overwriting, split_norms
 from dirnet_convert.convert.policy import Decision, LayerPlan, plan_layers
-from dirnet_convert.convert.rewrite import swap_convolutions
+from dirnet_convert.convert.rewrite import swap_layers
 from dirnet_convert.convert.structure import Representation, StructureReport, restructure
-from dirnet_convert.convert.trace import REJECTIONS, TraceFailure, propagate_shapes, trace, with_outputs
-from dirnet_convert.errors import DirnetError, UsageError
+from dirnet_convert.convert.trace import TraceFailure, check_image, propagate_shapes, trace, with_outputs
+from dirnet_convert.errors import UsageError
 from dirnet_convert.recipe import ConvertOptions, EstimatorOptions
 
 
@@ -55,14 +54,12 @@ def plan_network(
     Raises:
         DirnetError: the network does not take such an image.
     """
-    graph = trace(network)
+    check_image(network, image)
+    graph = trace(network, image)
     if isinstance(graph, fx.GraphModule):
         split_norms(graph)
         dropouts_as_modules(graph)
-        try:
-            propagate_shapes(graph, image)
-        except REJECTIONS as error:
-            raise _rejects(image, error) from error
+        propagate_shapes(graph, image)
         remove_overwriting(graph)
     return plan_layers(network, graph if isinstance(graph, fx.GraphModule) else None, options), graph
 
@@ -91,9 +88,9 @@ def binarize_network(
             f"Nothing to binarize in this network: {'; '.join(reasons)}. --binarize GLOB overrides."
         )
     if isinstance(graph, TraceFailure):
-        return _binarize_tree(network, chosen, options, estimator, plan, graph.cause, image)
+        return _binarize_tree(network, chosen, options, estimator, plan, graph.cause)
     student = copy.deepcopy(graph)
-    swap_convolutions(student, chosen, options, estimator)
+    swap_layers(student, chosen, options, estimator)
     propagate_shapes(student, image)
     structure = restructure(student, options)
     return Binarized(
@@ -114,15 +111,9 @@ def _binarize_tree(
     estimator: EstimatorOptions,
     plan: tuple[LayerPlan, ...],
     cause: str,
-    image: Tensor,
 ) -> Binarized:
     student = copy.deepcopy(network)
-    swap_convolutions(student, chosen, options, estimator)
-    try:
-        with torch.no_grad():
-            copy.deepcopy(student).eval()(image)
-    except REJECTIONS as error:
-        raise _rejects(image, error) from error
+    swap_layers(student, chosen, options, estimator)
     none: tuple[Representation, ...] = ()
     return Binarized(
         student=student,
@@ -133,9 +124,3 @@ def _binarize_tree(
         structure=StructureReport((), (), (), none),
         trace_failure=cause,
     )
-
-
-def _rejects(image: Tensor, error: Exception) -> DirnetError:
-    shape = "x".join(str(size) for size in image.shape[1:])
-    cause = str(error).strip().partition("\n")[0] or type(error).__name__
-    return DirnetError(f"The network does not take images of {shape} ({cause}); choose another --image-size.")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from dirnet_convert.binarize.layers import BinaryConv2d
+from dirnet_convert.binarize.layers import BinaryLayer, binary_layers
 from dirnet_convert.errors import UsageError
 from dirnet_convert.recipe import Threshold
 
@@ -45,6 +46,7 @@ def calibrate(
     """
     modes = {module: module.training for module in network.modules()}
     network.eval()
+    repeated = _repeated_layers(network, images[:1]) if threshold is Threshold.MEDIAN else set()
     norms = [
         m
         for m in network.modules()
@@ -56,7 +58,7 @@ def calibrate(
     try:
         with torch.no_grad():
             if threshold is Threshold.MEDIAN:
-                _set_thresholds(network, images[: 2 * batch_size])
+                _set_thresholds(network, images[: 2 * batch_size], repeated)
             _measure_norms(network, norms, images, batch_size)
             network.eval()
             return _measure_bits(network, images[: 2 * batch_size], batch_size)
@@ -75,13 +77,31 @@ def _check_values(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         )
 
 
-def _set_thresholds(network: nn.Module, images: Tensor) -> None:
-    def set_median(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        layer.threshold.copy_(channel_medians(inputs[0]))
+@torch.no_grad()
+def _repeated_layers(network: nn.Module, image: Tensor) -> set[nn.Module]:
+    """Return the binary layers that the network calls more than once for an image (1, C, H, W)."""
+    calls: Counter[nn.Module] = Counter()
+    handles = [m.register_forward_pre_hook(lambda m, _: calls.update([m])) for m in binary_layers(network)]
+    try:
+        network(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {layer for layer, count in calls.items() if count > 1}
 
-    handles = [
-        m.register_forward_pre_hook(set_median) for m in network.modules() if isinstance(m, BinaryConv2d)
-    ]
+
+def _set_thresholds(network: nn.Module, images: Tensor, repeated: set[nn.Module]) -> None:
+    seen: dict[nn.Module, list[Tensor]] = defaultdict(list)
+
+    def set_median(layer: BinaryLayer, inputs: tuple[Tensor, ...]) -> None:
+        values = channel_values(inputs[0].detach(), layer.channel_axis)
+        if layer in repeated:
+            # One threshold serves all that the layer has seen.
+            seen[layer].append(values.contiguous())
+            values = torch.cat(seen[layer], 1)
+        layer.threshold.copy_(channel_medians(values))
+
+    handles = [layer.register_forward_pre_hook(set_median) for layer in binary_layers(network)]
     try:
         network(images)
     finally:
@@ -89,19 +109,25 @@ def _set_thresholds(network: nn.Module, images: Tensor) -> None:
             handle.remove()
 
 
-def channel_medians(x: Tensor) -> Tensor:
-    """Return a threshold (C,) per channel of (N, C, H, W) that halves its values as evenly as ties allow.
+def channel_values(x: Tensor, axis: int) -> Tensor:
+    """Return a sample of the values of ``x`` as (C, values)."""
+    values = x.movedim(axis, 0)
+    width = values.shape[-1]
+    values = values.flatten(1)
+    step = max(1, values.shape[1] // _MEDIAN_VALUES_PER_CHANNEL)
+    # A step that shares a factor with the width would look at a few columns only, e.g. at the border's.
+    while math.gcd(step, width) > 1:
+        step += 1
+    return values[:, ::step]
+
+
+def channel_medians(values: Tensor) -> Tensor:
+    """Return a threshold (C,) for each row of ``values`` (C, N) that halves it as evenly as ties allow.
 
     It lies half-way between the median and the next value that is clearly below it, or clearly above: a
     threshold on a frequent value (the zeros behind a ReLU, a flat background, a dead channel) would let a
     last-bit rounding in another engine flip all of its bits.
     """
-    values = x.detach().transpose(0, 1).flatten(1)
-    step = max(1, values.shape[1] // _MEDIAN_VALUES_PER_CHANNEL)
-    # A step that shares a factor with the width would look at a few columns only, e.g. at the border's.
-    while math.gcd(step, x.shape[3]) > 1:
-        step += 1
-    values = values[:, ::step]
     median = values.median(dim=1, keepdim=True).values
     spread = values.std(dim=1, keepdim=True, correction=0)
     margin = _MARGIN * (spread + median.abs()) + torch.finfo(values.dtype).eps
@@ -135,14 +161,16 @@ def _measure_bits(network: nn.Module, images: Tensor, batch_size: int) -> tuple[
     totals: dict[str, int] = {}
 
     def count(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            above = inputs[0] >= layer.aligned_threshold(inputs[0])
-            ones[name] = ones.get(name, 0) + above.sum(dim=(0, 2, 3)).double()
-            totals[name] = totals.get(name, 0) + above[:, 0].numel()
+        def hook(layer: BinaryLayer, inputs: tuple[Tensor, ...]) -> None:
+            above = (
+                (inputs[0] >= layer.aligned_threshold(inputs[0])).movedim(layer.channel_axis, 0).flatten(1)
+            )
+            ones[name] = ones.get(name, 0) + above.sum(dim=1).double()
+            totals[name] = totals.get(name, 0) + above.shape[1]
 
         return hook
 
-    layers = {name: m for name, m in network.named_modules() if isinstance(m, BinaryConv2d)}
+    layers = {name: m for name, m in network.named_modules() if isinstance(m, BinaryLayer)}
     handles = [layer.register_forward_pre_hook(count(name)) for name, layer in layers.items()]
     try:
         for batch in images.split(batch_size):

@@ -11,29 +11,35 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dirnet_convert.binarize.layers import BinaryConv2d
+from dirnet_convert.binarize.layers import BinaryLayer
 from dirnet_convert.convert.binarize_network import Binarized, binarize_network
 from dirnet_convert.convert.calibrate import LayerBits, calibrate
+from dirnet_convert.convert.detector import binarize_detector
 from dirnet_convert.convert.rebuild import load_fp32_run, run_entry, save_state
 from dirnet_convert.convert.trace import REJECTIONS
 from dirnet_convert.data.registry import open_data
-from dirnet_convert.data.source import DataInfo
+from dirnet_convert.data.source import DataInfo, ImageSource
 from dirnet_convert.environment import package_versions
 from dirnet_convert.errors import DirnetError, UsageError
 from dirnet_convert.files import write_atomic
 from dirnet_convert.models.catalog import ModelEntry, find_model, load_pretrained
-from dirnet_convert.recipe import ModelOptions, Recipe
+from dirnet_convert.models.detectors import FeatureForward, check_detections, detector_names
+from dirnet_convert.recipe import ModelOptions, Recipe, Task
 from dirnet_convert.run import RunConfig, RunFolder, Stage, new_run
+
+# A detector's images are large.
+DETECTION_BATCH = 16
 
 
 @dataclass(frozen=True)
 class ConvertResult:
-    """A new run folder, its networks, and the entropy of each binary layer's input bits."""
+    """A new run folder, its networks, the entropy of each binary layer's input bits, notes on the images."""
 
     run: RunFolder
     config: RunConfig
     network: Binarized
     bits: tuple[LayerBits, ...]
+    notes: tuple[str, ...] = ()
 
 
 def convert_to_run(recipe: Recipe, out: Path | None = None, download: bool = False) -> ConvertResult:
@@ -55,9 +61,10 @@ def convert_to_run(recipe: Recipe, out: Path | None = None, download: bool = Fal
     data = open_data(
         recipe.data, image_size=entry.image_size, mean=entry.mean, std=entry.std, download=download
     )
+    check_task(entry, data.info)
     network = load_pretrained(entry, recipe.model.weights, data.info.classes)
     config = describe_run(recipe, data.info, Stage.CONVERTED)
-    return _write(run, config, entry, network, data.calibration_images(_count(recipe), recipe.seed))
+    return _write(run, config, entry, network, data)
 
 
 def _pretrained_run(recipe: Recipe) -> tuple[RunFolder, RunConfig] | None:
@@ -81,6 +88,7 @@ def _convert_pretrained(
         recipe.data, image_size=trained.image_size, mean=trained.mean, std=trained.std
     )
     data = open_data(data_options, download=download)
+    check_task(run_entry(source, trained), data.info)
     if data.info.classes != trained.classes:
         raise UsageError(
             f"{source.path} was trained for {trained.classes} classes and the data has {data.info.classes}; "
@@ -90,8 +98,7 @@ def _convert_pretrained(
     recipe = dataclasses.replace(recipe, model=model, data=data_options)
     run = new_run(run_name(recipe), out)
     config = describe_run(recipe, data.info, Stage.CONVERTED)
-    images = data.calibration_images(_count(recipe), recipe.seed)
-    return _write(run, config, run_entry(source, trained), load_fp32_run(source), images)
+    return _write(run, config, run_entry(source, trained), load_fp32_run(source), data)
 
 
 def _count(recipe: Recipe) -> int:
@@ -100,6 +107,20 @@ def _count(recipe: Recipe) -> int:
             f"convert.calibration_images must be at least 1, not {recipe.convert.calibration_images}."
         )
     return recipe.convert.calibration_images
+
+
+def check_task(entry: ModelEntry, info: DataInfo) -> None:
+    """Refuse images that a network cannot learn from; raises UsageError."""
+    if entry.task is info.task:
+        return
+    if entry.task is Task.DETECTION:
+        raise UsageError(
+            f"{entry.name} is a detector and data '{info.name}' has no boxes; use --data voc or coco."
+        )
+    raise UsageError(
+        f"{entry.name} is no detector and data '{info.name}' has boxes; name a detector, as "
+        f"{', '.join(detector_names())}."
+    )
 
 
 def run_name(recipe: Recipe) -> str:
@@ -120,6 +141,7 @@ def describe_run(recipe: Recipe, info: DataInfo, stage: Stage) -> RunConfig:
         mean=info.mean,
         std=info.std,
         stage=stage,
+        task=info.task,
         versions=package_versions(),
     )
 
@@ -130,20 +152,22 @@ def keep_source(run: RunFolder, entry: ModelEntry) -> str:
 
 
 def _write(
-    run: RunFolder, config: RunConfig, entry: ModelEntry, network: nn.Module, images: torch.Tensor
+    run: RunFolder, config: RunConfig, entry: ModelEntry, network: nn.Module, data: ImageSource
 ) -> ConvertResult:
     recipe = config.recipe
+    images = data.calibration_images(_count(recipe), recipe.seed)
     torch.manual_seed(recipe.seed)
-    built = binarize_network(network, images[:1], recipe.convert, recipe.estimator)
+    binarize = binarize_detector if config.task is Task.DETECTION else binarize_network
+    built = binarize(network, images[:1], recipe.convert, recipe.estimator)
     check_output(built.teacher, images[:1], config)
-    bits = calibrate(built.student, images, recipe.convert.threshold)
+    bits = _calibrate(built, images, config)
     for part in (built.student, built.teacher, built.student_forward, built.teacher_forward):
         part.eval()
     existed = run.path.exists()
     try:
         config = dataclasses.replace(
             config,
-            binarized=tuple(n for n, m in built.student.named_modules() if isinstance(m, BinaryConv2d)),
+            binarized=tuple(n for n, m in built.student.named_modules() if isinstance(m, BinaryLayer)),
             model_source=keep_source(run, entry),
         )
         save_state(built.teacher, run.teacher_path)
@@ -155,11 +179,20 @@ def _write(
     except BaseException:
         _remove_parts(run, existed)
         raise
-    return ConvertResult(run, config, built, bits)
+    return ConvertResult(run, config, built, bits, data.notes)
+
+
+def _calibrate(built: Binarized, images: torch.Tensor, config: RunConfig) -> tuple[LayerBits, ...]:
+    threshold = config.recipe.convert.threshold
+    if config.task is not Task.DETECTION:
+        return calibrate(built.student, images, threshold)
+    bits = calibrate(FeatureForward(built.student), images, threshold, DETECTION_BATCH)
+    return tuple(dataclasses.replace(layer, name=layer.name.removeprefix("detector.")) for layer in bits)
 
 
 def check_output(network: nn.Module, image: torch.Tensor, config: RunConfig) -> None:
-    """Put ``network`` into eval mode and see whether it answers an image (1, C, H, W) with logits.
+    """Put ``network`` into eval mode and see whether it answers an image (1, C, H, W) with logits,
+    or with boxes.
 
     Raises:
         UsageError: the output is no tensor, or is for another number of classes.
@@ -175,6 +208,9 @@ def check_output(network: nn.Module, image: torch.Tensor, config: RunConfig) -> 
             f"{config.recipe.model.name} does not take images of {shape} ({cause}); choose another "
             "--image-size."
         ) from error
+    if config.task is Task.DETECTION:
+        check_detections(output, config.recipe.model.name)
+        return
     if not isinstance(output, torch.Tensor):
         raise UsageError(
             f"{config.recipe.model.name} returns a {type(output).__name__}; a network must return logits "

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import enum
 import fnmatch
-import math
-from collections import Counter
 from dataclasses import dataclass
 
 from torch import fx, nn
-from torch.nn import functional
 
-from dirnet_convert.convert.trace import ancestors, descendants, module_of, shape_of
+from dirnet_convert.binarize.twins import Likeness, likeness
+from dirnet_convert.convert.cost import slowness
+from dirnet_convert.convert.facts import Facts, GraphFacts, TreeFacts, is_layer, weighted_layers
 from dirnet_convert.errors import UsageError, nearest_name
 from dirnet_convert.recipe import ConvertOptions
-
-_ADDS = {"add", "iadd", "add_"}
 
 
 class Decision(enum.StrEnum):
@@ -29,7 +26,8 @@ class Decision(enum.StrEnum):
 class LayerPlan:
     """A layer with weights: what is done with it, why, and what would change that.
 
-    ``macs`` counts multiply-adds for one image, 0 where the network has no graph.
+    ``macs`` counts multiply-adds for one image, 0 where the network has no graph. ``remedy`` is empty where
+    nothing would change it. ``caution`` says what speaks against the decision here.
     """
 
     name: str
@@ -40,6 +38,7 @@ class LayerPlan:
     decision: Decision
     reason: str
     remedy: str = ""
+    caution: str = ""
 
 
 def plan_layers(
@@ -51,13 +50,9 @@ def plan_layers(
         UsageError: a glob of --keep or --binarize matches no layer, or one of --binarize only such as cannot
             be binarized.
     """
-    layers = {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
-    }
+    layers = weighted_layers(network)
     _check_globs((*options.keep, *options.binarize), layers)
-    facts = _GraphFacts(graph_module) if graph_module is not None else _TreeFacts(network)
+    facts = GraphFacts(network, graph_module) if graph_module is not None else TreeFacts(network)
     order = facts.order + [name for name in layers if name not in facts.order]
     plan = tuple(_plan(name, layers[name], facts, options) for name in order if name in layers)
     _check_asked(options, plan)
@@ -90,194 +85,116 @@ def _check_asked(options: ConvertOptions, plan: tuple[LayerPlan, ...]) -> None:
             )
 
 
-def _plan(name: str, layer: nn.Module, facts: _Facts, options: ConvertOptions) -> LayerPlan:
+def _plan(name: str, layer: nn.Module, facts: Facts, options: ConvertOptions) -> LayerPlan:
     decision, reason, remedy = _decide(name, layer, facts, options)
+    macs = facts.macs.get(name, 0)
     return LayerPlan(
         name=name,
         kind=type(layer).__name__,
-        shape=_describe(layer),
-        weights=layer.weight.numel(),
-        macs=facts.macs.get(name, 0),
+        shape=describe_layer(layer),
+        weights=_count_weights(layer),
+        macs=macs,
         decision=decision,
         reason=reason,
         remedy=remedy,
+        caution=slowness(name, layer, macs, facts.calls[name]) if decision is Decision.BINARIZE else "",
     )
 
 
-def _decide(name: str, layer: nn.Module, facts: _Facts, options: ConvertOptions) -> tuple[Decision, str, str]:
+def _decide(name: str, layer: nn.Module, facts: Facts, options: ConvertOptions) -> tuple[Decision, str, str]:
     keep, binarize = Decision.KEEP, Decision.BINARIZE
     ask = f"--binarize '{name}'"
-    if isinstance(layer, nn.Linear):
-        return keep, "linear layer: only convolutions are binarized", ""
-    if type(layer) is not nn.Conv2d:
-        return keep, f"{type(layer).__name__} is not a plain Conv2d: it computes something else", ""
-    if layer.padding_mode != "zeros":
-        return keep, f"pads with '{layer.padding_mode}'; a binary convolution pads with zeros", ""
-    if facts.calls[name] > 1:
-        return keep, f"used {facts.calls[name]} times: one threshold cannot serve several inputs", ""
-    if facts.calls[name] == 0:
-        return keep, "not used by the forward pass", ""
+    obstacle = _without_twin(layer) or _without_call(name, facts)
+    if obstacle is not None:
+        return keep, *obstacle
     if any(fnmatch.fnmatchcase(name, glob) for glob in options.keep):
-        return keep, "asked for with --keep", ""
+        return keep, "asked for with --keep", "no --keep that names it"
     if any(fnmatch.fnmatchcase(name, glob) for glob in options.binarize):
-        return binarize, "asked for with --binarize", ""
+        return binarize, "asked for with --binarize", f"--keep '{name}'"
+    doubt = _doubt(name, layer, facts)
+    if doubt:
+        return keep, doubt, ask
+    return binarize, _inside(name, layer, facts), f"--keep '{name}'"
+
+
+def _without_twin(layer: nn.Module) -> tuple[str, str] | None:
+    """Return why no binary layer computes what ``layer`` does, and what would change that."""
+    if likeness(layer) is not Likeness.OTHER:
+        return None
+    kind = type(layer).__name__
+    for base in (nn.Conv2d, nn.Linear):
+        if isinstance(layer, base):
+            change = f"a nn.{base.__name__} in its place, in the network's own code"
+            return f"{kind} computes something else than nn.{base.__name__}", change
+    if is_layer(layer):
+        return f"{kind}: there are binary operators for 2-D convolutions and linear layers only", ""
+    return f"{kind} is neither a convolution nor a linear layer: nothing binary computes what it does", ""
+
+
+def _without_call(name: str, facts: Facts) -> tuple[str, str] | None:
+    """Return why a layer cannot be swapped where it stands, and what would change that."""
+    if name in facts.inside:
+        return f"part of {facts.inside[name]}, which computes in one piece", ""
+    if facts.calls[name] > 0:
+        return None
+    if name in facts.read:
+        change = "a call of the layer in its place, in the network's own code"
+        return "its weights are read without calling it", change
+    return "not used by the forward pass, so that it costs nothing", ""
+
+
+def _doubt(name: str, layer: nn.Module, facts: Facts) -> str:
+    """Return why a layer that could be binarized is better kept, or ''."""
+    kind = likeness(layer)
+    if name in facts.tied:
+        return f"shares its weights with '{facts.tied[name]}': binarized, each would have its own"
+    if facts.calls[name] > 1:
+        return f"used {facts.calls[name]} times: one threshold serves several inputs badly"
+    if kind is Likeness.COMPUTED_WEIGHT:
+        return "its weights are computed from others (parametrized or pruned): it would keep their value"
+    if kind is Likeness.HOOKED:
+        return "it has hooks, which a binary layer would lose"
+    if kind is Likeness.SUBCLASS:
+        return f"{type(layer).__name__} is a class of its own: what it adds to its base would be lost"
+    if isinstance(layer, nn.Linear):
+        return "linear layer: unasked, only convolutions are binarized"
     if name in facts.first:
-        return keep, "first layer: it sees the image itself", ask
+        return "first layer: it sees the image itself"
     if name in facts.last:
-        return keep, "last layer: it gives the answer", ask
+        return "last layer: it gives the answer"
     if layer.groups > 1:
         word = "depthwise" if layer.groups == layer.in_channels else f"grouped ({layer.groups} groups)"
-        taps = layer.weight[0].numel()
-        return keep, f"{word}: sums of {taps} signs say too little", ask
+        return f"{word}: sums of {layer.weight[0].numel()} signs say too little"
     if name in facts.downsample:
-        return keep, "1x1 downsample of a shortcut: few operations, and the only float path", ask
+        return "1x1 downsample of a shortcut: few operations, and the only float path"
     if name in facts.pooled:
-        return keep, "works on pooled 1x1 values (a gate): hardly any operations", ask
-    return binarize, "inside the network", f"--keep '{name}'"
+        return "works on pooled 1x1 values (a gate): hardly any operations"
+    return ""
 
 
-def _describe(layer: nn.Module) -> str:
+def _inside(name: str, layer: nn.Module, facts: Facts) -> str:
+    reason = "inside the network"
+    if likeness(layer) is Likeness.STANDARDIZED:
+        reason += "; it starts from its standardized weights"
+    if name in facts.untraced:
+        reason += f"; '{facts.untraced[name]}' around it stays as it is, since it cannot be traced"
+    return reason
+
+
+def _count_weights(layer: nn.Module) -> int:
+    if is_layer(layer):
+        return layer.weight.numel()
+    return sum(p.numel() for n, p in layer.named_parameters(recurse=False) if "weight" in n and p.dim() >= 2)
+
+
+def describe_layer(layer: nn.Module) -> str:
+    """Return the channels, kernel, stride and groups of a layer, or the shapes of its weights."""
     if isinstance(layer, nn.Linear):
         return f"{layer.in_features} -> {layer.out_features}"
+    if not is_layer(layer):
+        own = [p for n, p in layer.named_parameters(recurse=False) if "weight" in n and p.dim() >= 2]
+        return ", ".join("x".join(str(size) for size in p.shape) for p in own)
     kernel = "x".join(str(k) for k in layer.kernel_size)
     stride = "" if set(layer.stride) == {1} else f" /{layer.stride[0]}"
     groups = "" if layer.groups == 1 else f" g{layer.groups}"
     return f"{layer.in_channels} -> {layer.out_channels}, {kernel}{stride}{groups}"
-
-
-class _Facts:
-    """What the policy asks about a layer's place in the network."""
-
-    def __init__(self) -> None:
-        self.order: list[str] = []
-        self.calls: Counter[str] = Counter()
-        self.macs: dict[str, int] = {}
-        self.first: set[str] = set()
-        self.last: set[str] = set()
-        self.downsample: set[str] = set()
-        self.pooled: set[str] = set()
-
-
-class _TreeFacts(_Facts):
-    """The module tree alone: the first convolution, and the last one where no linear layer follows."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        layers = [
-            (name, m)
-            for name, m in network.named_modules()
-            if isinstance(m, nn.modules.conv._ConvNd | nn.Linear)
-        ]
-        self.order = [name for name, _ in layers]
-        # A layer that stands at several places of the tree is used at each.
-        places = Counter(id(m) for _, m in network.named_modules(remove_duplicate=False))
-        self.calls = Counter({name: places[id(m)] for name, m in layers})
-        convolutions = [name for name, m in layers if not isinstance(m, nn.Linear)]
-        self.first = set(convolutions[:1])
-        if layers and not isinstance(layers[-1][1], nn.Linear):
-            self.last = {layers[-1][0]}
-        # Without the graph, a strided 1x1 convolution is taken for a shortcut: main paths rarely have them.
-        self.downsample = {
-            name
-            for name, m in layers
-            if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and max(m.stride) > 1
-        }
-
-
-class _GraphFacts(_Facts):
-    """The traced graph: what lies before and after each layer."""
-
-    def __init__(self, graph_module: fx.GraphModule) -> None:
-        super().__init__()
-        self._gm = graph_module
-        nodes = [n for n in graph_module.graph.nodes if self._is_layer(n)]
-        for node in nodes:
-            name = str(node.target)
-            self.calls[name] += 1
-            if name not in self.order:
-                self.order.append(name)
-            layer = module_of(graph_module, node)
-            self.macs[name] = self.macs.get(name, 0) + _macs(layer, node)
-            if not any(self._is_layer(n) for n in ancestors(node)):
-                self.first.add(name)
-            if not any(self._is_layer(n) for n in descendants(node)):
-                self.last.add(name)
-            if self._is_pooled(node):
-                self.pooled.add(name)
-            if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and self._is_downsample(node):
-                self.downsample.add(name)
-
-    def _is_layer(self, node: fx.Node) -> bool:
-        return isinstance(module_of(self._gm, node), nn.modules.conv._ConvNd | nn.Linear)
-
-    def _is_downsample(self, node: fx.Node) -> bool:
-        """Tell whether a 1x1 convolution is alone on its way to an add whose other operand passes more
-        layers."""
-        source, current = node.all_input_nodes[0], node
-        while len(current.users) == 1:
-            user = next(iter(current.users))
-            if is_add(user):
-                others = [n for n in user.all_input_nodes if n is not current]
-                return any(self._passes_layer(other, source) for other in others)
-            if self._is_layer(user) or isinstance(module_of(self._gm, user), nn.ReLU):
-                return False
-            current = user
-        return False
-
-    def _passes_layer(self, node: fx.Node, source: fx.Node) -> bool:
-        # The shortcut may pad and pool before its convolution, so that the common ancestor lies further up.
-        before = ancestors(node) | {node}
-        root = source
-        while root not in before and len(root.all_input_nodes) == 1 and not self._is_layer(root):
-            root = root.all_input_nodes[0]
-        return any(self._is_layer(n) for n in before & descendants(root))
-
-    def _is_pooled(self, node: fx.Node) -> bool:
-        """Tell whether pooling, and not a convolution, made the input of ``node`` a single position."""
-        current = node.all_input_nodes[0]
-        while _is_single(current):
-            if len(current.all_input_nodes) != 1:
-                return False
-            before = current.all_input_nodes[0]
-            if not _is_single(before):
-                return _pools(module_of(self._gm, current), current)
-            current = before
-        return False
-
-
-_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d)
-_POOL_NAMES = {
-    functional.adaptive_avg_pool2d.__name__,
-    functional.adaptive_max_pool2d.__name__,
-    "avg_pool2d",
-    "mean",
-    "amax",
-}
-
-
-def _pools(layer: nn.Module | None, node: fx.Node) -> bool:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return isinstance(layer, _POOLS) if layer is not None else name in _POOL_NAMES
-
-
-def _is_single(node: fx.Node) -> bool:
-    shape = shape_of(node)
-    return shape is not None and len(shape) == 4 and shape[2:] == (1, 1)
-
-
-def _macs(layer: nn.Module, node: fx.Node) -> int:
-    # Each weight is used once at each output position; a transposed convolution's, at each input position.
-    transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
-    shape = shape_of(node.all_input_nodes[0] if transposed else node)
-    if shape is None:
-        return 0
-    positions = shape[1:-1] if isinstance(layer, nn.Linear) else shape[2:]
-    return layer.weight.numel() * math.prod(positions)
-
-
-def is_add(node: fx.Node) -> bool:
-    """Tell whether a node adds two values of the graph."""
-    named = (node.op == "call_function" and getattr(node.target, "__name__", "") in _ADDS) or (
-        node.op == "call_method" and node.target in _ADDS
-    )
-    return named and len(node.all_input_nodes) == 2

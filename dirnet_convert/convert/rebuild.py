@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from dirnet_convert.convert.binarize_network import Binarized, binarize_network
+from dirnet_convert.convert.detector import binarize_detector
 from dirnet_convert.errors import DirnetError, UsageError
 from dirnet_convert.models.catalog import ModelEntry, find_model
 from dirnet_convert.models.state import Fit, load_weights, read_state, save_tensors
+from dirnet_convert.recipe import Task
 from dirnet_convert.run import RunConfig, RunFolder
 
 
@@ -28,7 +30,8 @@ def load_run(run: RunFolder) -> Binarized:
             f"{config.recipe.data.name}."
         )
     network = run_entry(run, config).build(config.classes)
-    built = binarize_network(
+    binarize = binarize_detector if config.task is Task.DETECTION else binarize_network
+    built = binarize(
         network, example_image(config), config.recipe.convert, config.recipe.estimator, config.binarized
     )
     _load(built.student, run.model_path)

@@ -1,4 +1,4 @@
-"""What changes around binary convolutions: activations that leave sign() something to say, and shortcuts."""
+"""What changes around binary layers: borders, batch norms, shortcuts, and activations."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 from torch.nn import functional
+from torchvision.ops import FrozenBatchNorm2d
 
-from dirnet_convert.binarize.activations import ShiftedPReLU
-from dirnet_convert.binarize.layers import BinaryConv2d
-from dirnet_convert.convert.policy import is_add
+from dirnet_convert.binarize.layers import BinaryConv2d, BinaryLinear
+from dirnet_convert.binarize.norms import LastAxisBatchNorm
+from dirnet_convert.binarize.padding import PadMode
+from dirnet_convert.convert.activation_swap import is_relu, replace_activations
+from dirnet_convert.convert.blocks import Block, is_binary, only_user, residual_blocks
+from dirnet_convert.convert.facts import is_add
 from dirnet_convert.convert.trace import ancestors, module_of, shape_of
 from dirnet_convert.recipe import Activation, ConvertOptions, Shortcut
 
-_RELU_FUNCTIONS = {functional.relu, functional.relu6, torch.relu}
-_RELU_METHODS = {"relu"}
-_NORMS = (nn.BatchNorm2d,)
-# What hands values on without new ones: no sign changes on the way.
-_TRANSPARENT = (nn.MaxPool2d, nn.Dropout, nn.Dropout2d, nn.Identity)
-_TRANSPARENT_FUNCTIONS = {functional.max_pool2d, torch.cat}
-CONTAINER = "activations"
-NORM_CONTAINER = "norms"
+# What gives each channel its size back.
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+_NORM_CONTAINER = "norms"
+_CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,17 @@ class StructureReport:
 
 
 def restructure(student: fx.GraphModule, options: ConvertOptions) -> StructureReport:
-    """Change the graph of ``student``, whose convolutions are swapped and whose shapes are known, in
-    place."""
+    """Change the graph of ``student``, whose layers are swapped and whose shapes are known, in place."""
+    _absorb_pads(student)
+    _thaw_norms(student)
     norms = _add_norms(student)
-    blocks = _residual_blocks(student)
+    blocks = residual_blocks(student)
     shortcuts = _add_shortcuts(student, blocks) if options.shortcut is Shortcut.PER_CONVOLUTION else ()
     representations = _representations(student, blocks, norms)
     renamed: dict[str, str] = {}
     if options.activation is not Activation.KEEP:
-        renamed = _replace_activations(student, options.activation)
+        adds = {block.add.name for block in blocks} | set(shortcuts)
+        renamed = replace_activations(student, options.activation, adds)
     student.graph.eliminate_dead_code()
     student.delete_all_unused_submodules()
     student.graph.lint()
@@ -61,97 +63,105 @@ def restructure(student: fx.GraphModule, options: ConvertOptions) -> StructureRe
     return StructureReport(tuple(renamed.values()), shortcuts, norms, pairs)
 
 
-def _binary(student: fx.GraphModule, node: fx.Node) -> bool:
-    return isinstance(module_of(student, node), BinaryConv2d)
+def _binary_nodes(student: fx.GraphModule) -> list[fx.Node]:
+    return [n for n in student.graph.nodes if is_binary(student, n)]
 
 
-def _only_user(node: fx.Node) -> fx.Node | None:
-    return next(iter(node.users)) if len(node.users) == 1 else None
+def _absorb_pads(student: fx.GraphModule) -> None:
+    """Let each binary convolution pad by itself where zeros were put around its input before.
+
+    The zeros would become signs otherwise; a padded tap counts nothing.
+    """
+    for conv in _binary_nodes(student):
+        layer, pad = module_of(student, conv), conv.all_input_nodes[0]
+        zeros = _zeros(student, pad)
+        once = sum(n.target == conv.target for n in student.graph.nodes) == 1
+        if not isinstance(layer, BinaryConv2d) or zeros is None or not once:
+            continue
+        if layer.padding_mode is not PadMode.ZEROS:
+            continue
+        left, right, top, bottom = zeros
+        own = layer.padding
+        layer.padding = (own[0] + top, own[1] + left, own[2] + bottom, own[3] + right)
+        conv.replace_input_with(pad, pad.all_input_nodes[0])
 
 
-def _normalized(student: fx.GraphModule, conv: fx.Node) -> fx.Node:
-    """Return the batch norm behind a convolution, or the convolution itself."""
-    user = _only_user(conv)
-    return user if user is not None and isinstance(module_of(student, user), _NORMS) else conv
+def _zeros(student: fx.GraphModule, node: fx.Node) -> tuple[int, int, int, int] | None:
+    """Return the zeros (left, right, top, bottom) that a node puts around images, or None."""
+    layer = module_of(student, node)
+    if isinstance(layer, nn.ZeroPad2d | nn.ConstantPad2d):
+        pad, mode, value = layer.padding, "constant", layer.value
+    elif node.op == "call_function" and getattr(node.target, "__name__", "") == functional.pad.__name__:
+        names = ("input", "pad", "mode", "value")
+        given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        pad, mode, value = given["pad"], given.get("mode", "constant"), given.get("value")
+    else:
+        return None
+    amounts = tuple(pad) if isinstance(pad, tuple | list) else ()
+    known = all(isinstance(amount, int) and amount >= 0 for amount in amounts)
+    # Without their amounts, two of the four stand for the width alone.
+    amounts = (*amounts, 0, 0) if len(amounts) == 2 else amounts
+    image = shape_of(node) is not None and len(shape_of(node)) == 4
+    return amounts if known and image and len(amounts) == 4 and mode == "constant" and not value else None
+
+
+def _thaw_norms(student: fx.GraphModule) -> None:
+    """Make each frozen batch norm behind a binary convolution one that measures: its statistics were those
+    of another convolution."""
+    for conv in _binary_nodes(student):
+        user = only_user(conv)
+        frozen = module_of(student, user) if user is not None else None
+        if isinstance(frozen, FrozenBatchNorm2d):
+            norm = nn.BatchNorm2d(frozen.weight.numel(), eps=frozen.eps).train(student.training)
+            norm.load_state_dict(frozen.state_dict(), strict=False)
+            student.set_submodule(str(user.target), norm)
+
+
+def _normalized(student: fx.GraphModule, layer: fx.Node) -> fx.Node:
+    """Return the norm behind a layer, or the layer itself."""
+    user = only_user(layer)
+    return user if user is not None and isinstance(module_of(student, user), _NORMS) else layer
 
 
 def _add_norms(student: fx.GraphModule) -> tuple[str, ...]:
-    """Put a batch norm behind each binary convolution that has none, before or after a max pool.
+    """Put a batch norm behind each binary layer that has no norm, before or after a max pool or a join.
 
     Signs have lost the weights' size; a batch norm gives each channel its mean and deviation back, and costs
     nothing at inference, where it is one multiply-add with the scale.
     """
     added = []
-    for conv in [n for n in student.graph.nodes if _binary(student, n)]:
-        user = _only_user(conv)
-        if user is not None and isinstance(module_of(student, user), nn.MaxPool2d):
-            user = _only_user(user)
+    for node in _binary_nodes(student):
+        user = only_user(node)
+        while user is not None and _keeps_channels_apart(student, user):
+            user = only_user(user)
         if user is not None and isinstance(module_of(student, user), _NORMS):
             continue
-        layer = module_of(student, conv)
-        target = f"{NORM_CONTAINER}.{conv.name}"
-        student.add_submodule(target, nn.BatchNorm2d(layer.out_channels).train(student.training))
-        with student.graph.inserting_after(conv):
-            norm = student.graph.call_module(target, (conv,))
-        conv.replace_all_uses_with(norm, delete_user_cb=lambda u, norm=norm: u is not norm)
-        norm.meta["shape"] = conv.meta.get("shape")
+        target = f"{_NORM_CONTAINER}.{node.name}"
+        student.add_submodule(target, _norm_for(module_of(student, node)).train(student.training))
+        with student.graph.inserting_after(node):
+            norm = student.graph.call_module(target, (node,))
+        node.replace_all_uses_with(norm, delete_user_cb=lambda u, norm=norm: u is not norm)
+        norm.meta["shape"] = shape_of(node)
         added.append(norm.name)
     return tuple(added)
 
 
-@dataclass
-class _Block:
-    """A residual block: its add, the convolutions on the branch that passes binary ones, and the other
-    operand."""
-
-    add: fx.Node
-    convs: list[fx.Node]
-    shortcut: fx.Node
+def _keeps_channels_apart(student: fx.GraphModule, node: fx.Node) -> bool:
+    """Tell whether a norm behind ``node`` does for each channel what one before it would do."""
+    return isinstance(module_of(student, node), nn.MaxPool2d) or node.target in _CONCATENATIONS
 
 
-def _residual_blocks(student: fx.GraphModule) -> list[_Block]:
-    blocks = []
-    for node in student.graph.nodes:
-        if not is_add(node):
-            continue
-        left, right = node.all_input_nodes
-        candidates = [
-            _Block(node, convs, other)
-            for main, other in ((left, right), (right, left))
-            if (convs := _chain(student, main, other))
-        ]
-        if candidates:
-            blocks.append(max(candidates, key=lambda b: len(b.convs)))
-    return blocks
+def _norm_for(layer: nn.Module | None) -> nn.Module:
+    if isinstance(layer, BinaryLinear):
+        return LastAxisBatchNorm(layer.out_features)
+    assert isinstance(layer, BinaryConv2d)
+    return nn.BatchNorm2d(layer.out_channels)
 
 
-def _chain(student: fx.GraphModule, main: fx.Node, other: fx.Node) -> list[fx.Node]:
-    """Return the convolutions from where the branch leaves the shortcut to ``main``; none if none is
-    binary."""
-    stop = {other, *other.all_input_nodes}
-    frontier = other
-    # A shortcut of its own (downsample, pooling, slices) starts where its chain of single inputs does.
-    while len(frontier.all_input_nodes) == 1 and not is_add(frontier):
-        frontier = frontier.all_input_nodes[0]
-        stop.add(frontier)
-        if len(frontier.users) > 1:
-            break
-    convs = []
-    current = main
-    while current not in stop:
-        if _binary(student, current) or isinstance(module_of(student, current), nn.modules.conv._ConvNd):
-            convs.append(current)
-        inputs = current.all_input_nodes
-        if len(inputs) != 1 or current.op in ("placeholder", "get_attr"):
-            return []
-        current = inputs[0]
-    return convs[::-1] if any(_binary(student, conv) for conv in convs) else []
+def _add_shortcuts(student: fx.GraphModule, blocks: list[Block]) -> tuple[str, ...]:
+    """Add around every binary layer of a residual block (Bi-Real).
 
-
-def _add_shortcuts(student: fx.GraphModule, blocks: list[_Block]) -> tuple[str, ...]:
-    """Add around every binary convolution of a residual block (Bi-Real).
-
-    A convolution whose output has its input's shape adds its input; one that changes the shape adds the
+    A layer whose output has its input's shape adds its input; a convolution that changes the shape adds the
     block's own shortcut where that fits, and the block's last add then takes the input of its convolution
     instead.
 
@@ -160,26 +170,30 @@ def _add_shortcuts(student: fx.GraphModule, blocks: list[_Block]) -> tuple[str, 
     added = []
     for block in blocks:
         covered = 0
-        for conv in [c for c in block.convs[:-1] if _binary(student, c)]:
-            out = _normalized(student, conv)
-            user = _only_user(out)
+        for node in [n for n in block.layers[:-1] if is_binary(student, n)]:
+            out = _normalized(student, node)
+            user = only_user(out)
             if user is None or is_add(user):
                 continue
-            fitting = (s for s in (conv.all_input_nodes[0], block.shortcut) if shape_of(s) == shape_of(out))
-            source = next(fitting, None)
+            # Behind a linear layer channels lie last, and equal sizes are no equal layout.
+            own_only = isinstance(module_of(student, node), BinaryLinear)
+            sources = (node.all_input_nodes[0], *(() if own_only else (block.shortcut,)))
+            source = next((s for s in sources if shape_of(s) == shape_of(out)), None)
             if source is None or user in ancestors(source):
                 continue
             with student.graph.inserting_after(out):
                 add = student.graph.call_function(operator.add, (out, source))
-            add.meta["shape"] = out.meta.get("shape")
+            add.meta["shape"] = shape_of(out)
             user.replace_input_with(out, add)
             added.append(add.name)
             covered += 1
         # The block's shortcut may go only where every convolution has one: else a float path would end.
-        last = block.convs[-1]
+        if not block.whole or not 0 < covered == len(block.layers) - 1:
+            continue
+        last = block.layers[-1]
         own_input = last.all_input_nodes[0]
-        complete = _binary(student, last) and 0 < covered == len(block.convs) - 1
-        if complete and shape_of(own_input) == shape_of(block.add):
+        same_shape = shape_of(own_input) == shape_of(block.add)
+        if same_shape and isinstance(module_of(student, last), BinaryConv2d):
             block.add.replace_input_with(block.shortcut, own_input)
     _sort(student.graph)
     return tuple(added)
@@ -213,78 +227,27 @@ def _sort(graph: fx.Graph) -> None:
             end.prepend(node)
 
 
-def _is_relu(student: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return type(module_of(student, node)) in (nn.ReLU, nn.ReLU6)
-    return (node.op == "call_function" and node.target in _RELU_FUNCTIONS) or (
-        node.op == "call_method" and node.target in _RELU_METHODS
-    )
-
-
-def _feeds_binary(student: fx.GraphModule, node: fx.Node) -> bool:
-    for user in node.users:
-        if _binary(student, user):
-            return True
-        transparent = (
-            isinstance(module_of(student, user), _TRANSPARENT) or user.target in _TRANSPARENT_FUNCTIONS
-        )
-        if transparent and _feeds_binary(student, user):
-            return True
-    return False
-
-
-def _ends_block(student: fx.GraphModule, node: fx.Node) -> bool:
-    """Tell whether a ReLU follows a residual add of a binary convolution."""
-    source = node.all_input_nodes[0]
-    return is_add(source) and any(
-        _binary(student, operand) or any(_binary(student, n) for n in operand.all_input_nodes)
-        for operand in source.all_input_nodes
-    )
-
-
-def _replace_activations(student: fx.GraphModule, activation: Activation) -> dict[str, str]:
-    """Replace each ReLU that feeds a binary convolution or ends a binarized block; return old to new node
-    names.
-
-    After a ReLU no input is negative, and sign() with a threshold of zero would always say +1.
-    """
-    renamed = {}
-    for node in [n for n in student.graph.nodes if _is_relu(student, n)]:
-        if not (_feeds_binary(student, node) or _ends_block(student, node)):
-            continue
-        source = node.all_input_nodes[0]
-        shape = shape_of(node)
-        assert shape is not None
-        target = f"{CONTAINER}.{node.name}"
-        student.add_submodule(target, _build_activation(activation, shape[1]).train(student.training))
-        with student.graph.inserting_after(node):
-            new = student.graph.call_module(target, (source,))
-        new.meta["shape"] = node.meta.get("shape")
-        node.replace_all_uses_with(new)
-        student.graph.erase_node(node)
-        renamed[node.name] = new.name
-    return renamed
-
-
-def _build_activation(activation: Activation, channels: int) -> nn.Module:
-    if activation is Activation.HARDTANH:
-        return nn.Hardtanh()
-    if activation is Activation.PRELU:
-        return nn.PReLU(channels)
-    return ShiftedPReLU(channels)
-
-
-def _representations(student: fx.GraphModule, blocks: list[_Block], norms: tuple[str, ...]) -> list[str]:
-    """Return the nodes that end residual blocks, or the activations behind binary convolutions in plain
-    networks."""
-    if blocks:
-        ends = [block.add for block in blocks]
-    else:
-        ends = [_normalized(student, n) for n in student.graph.nodes if _binary(student, n)]
+def _representations(student: fx.GraphModule, blocks: list[Block], norms: tuple[str, ...]) -> list[str]:
+    """Return the nodes that end residual blocks; else those that join branches; else those behind binary
+    layers."""
+    ends = [block.add for block in blocks] or _joins(student)
+    if not ends:
+        ends = [_normalized(student, n) for n in _binary_nodes(student)]
         # A batch norm that was added has no twin in the teacher; what it normalizes has.
         ends = [e.all_input_nodes[0] if e.name in norms else e for e in ends]
     names = []
     for end in ends:
-        user = _only_user(end)
-        names.append(user.name if user is not None and _is_relu(student, user) else end.name)
+        user = only_user(end)
+        names.append(user.name if user is not None and is_relu(student, user) else end.name)
     return names
+
+
+def _joins(student: fx.GraphModule) -> list[fx.Node]:
+    """Return the concatenations of feature maps behind binary layers that no other one contains."""
+    binary = set(_binary_nodes(student))
+    joins = {
+        node: set(node.all_input_nodes)
+        for node in student.graph.nodes
+        if node.target in _CONCATENATIONS and len(shape_of(node) or ()) == 4 and binary & ancestors(node)
+    }
+    return [node for node, own in joins.items() if not any(own < other for other in joins.values())]

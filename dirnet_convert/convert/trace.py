@@ -7,32 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
-# What a network raises where a value is not the tensor that it expects: a stand-in, or an image of another
-# shape.
-REJECTIONS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    NameError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+from dirnet_convert.convert.tracer import REJECTIONS, UNTRACEABLE, ExampleTracer, cause_of
+from dirnet_convert.errors import DirnetError
 
-
-class _LayerTracer(fx.Tracer):
-    """Traces into containers, and keeps as one call every module of torch.nn, batch norm, or with nothing
-    inside."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # Batch norm, stochastic depth and the like read self.training: traced into, it would be frozen.
-        return (
-            super().is_leaf_module(m, module_qualified_name)
-            or isinstance(m, nn.modules.batchnorm._BatchNorm)
-            or not any(True for _ in m.children())
-        )
+_OPAQUE = "opaque"
 
 
 @dataclass(frozen=True)
@@ -42,23 +22,72 @@ class TraceFailure:
     cause: str
 
 
-def trace(network: nn.Module) -> fx.GraphModule | TraceFailure:
-    """Return ``network`` as a graph that shares its parameters, or the reason why it has none."""
+def trace(network: nn.Module, image: Tensor) -> fx.GraphModule | TraceFailure:
+    """Return ``network`` as a graph for images like ``image`` (1, C, H, W), or the reason why it has none.
+
+    A graph is taken only where it gives what the network gives, for another number of images too.
+    """
     modes = {module: module.training for module in network.modules()}
     network.eval()
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+    tracer = ExampleTracer(torch.cat([noise, noise]))
     try:
-        tracer = _LayerTracer()
-        graph = tracer.trace(network)
-    # Control flow on values raises TraceError; a Proxy in the wrong place raises whatever its receiver does.
-    except (fx.proxy.TraceError, *REJECTIONS) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return TraceFailure(first)
+        graph = _without_tracer(tracer.trace(network))
+        graph_module = fx.GraphModule(tracer.root, graph, class_name=type(network).__name__)
+        with torch.no_grad():
+            if not _alike(graph_module(noise), network(noise)):
+                return TraceFailure("its graph gives other values than the network")
+    except UNTRACEABLE as error:
+        return TraceFailure(cause_of(error))
     finally:
         for module, training in modes.items():
             module.training = training
-    if sum(node.op == "placeholder" for node in graph.nodes) != 1:
-        return TraceFailure("its forward takes more than the images")
-    return fx.GraphModule(tracer.root, graph, class_name=type(network).__name__)
+    graph_module.meta[_OPAQUE] = tracer.opaque
+    return graph_module
+
+
+def opaque_modules(graph_module: fx.GraphModule) -> dict[str, str]:
+    """Return the modules that stay one node since their forward cannot be followed, with the cause."""
+    return graph_module.meta[_OPAQUE]
+
+
+def _without_tracer(graph: fx.Graph) -> fx.Graph:
+    """Return a copy that does not name the tracer, which a copy of the network would ask for again."""
+    plain = fx.Graph()
+    plain.output(plain.graph_copy(graph, {}))
+    return plain
+
+
+def _alike(left: object, right: object) -> bool:
+    # One operation may take another way for another layout, with the last bits different.
+    ours, theirs = pytree.tree_leaves(left), pytree.tree_leaves(right)
+    return len(ours) == len(theirs) and all(
+        a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
+        if isinstance(a, Tensor) and isinstance(b, Tensor)
+        else a == b
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def check_image(network: nn.Module, image: Tensor) -> None:
+    """Run ``network`` once, in eval mode, on an image (1, C, H, W).
+
+    Raises:
+        DirnetError: the network does not take such an image.
+    """
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(image)
+    except REJECTIONS as error:
+        shape = "x".join(str(size) for size in image.shape[1:])
+        raise DirnetError(
+            f"The network does not take images of {shape} ({cause_of(error)}); choose another --image-size."
+        ) from error
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def propagate_shapes(graph_module: fx.GraphModule, image: Tensor) -> None:
@@ -84,12 +113,18 @@ class _ShapeRecorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)
         n.meta["shape"] = tuple(value.shape) if isinstance(value, Tensor) else None
+        n.meta["tensors"] = any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
         return value
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     """Return the shape of a node's value, or None where it is no single tensor."""
     return node.meta.get("shape")
+
+
+def holds_tensors(node: fx.Node) -> bool:
+    """Tell whether a node's value is a tensor or a container of tensors, and not a size."""
+    return node.meta.get("tensors", shape_of(node) is not None)
 
 
 def module_of(graph_module: fx.GraphModule, node: fx.Node) -> nn.Module | None:

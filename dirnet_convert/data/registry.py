@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from dirnet_convert.data.augment import PHOTOGRAPH_RESIZE
 from dirnet_convert.data.cifar import open_cifar10, open_cifar100
+from dirnet_convert.data.coco import open_coco
 from dirnet_convert.data.digits import open_digits
 from dirnet_convert.data.folder import open_folder
 from dirnet_convert.data.imagenet import open_imagenet
 from dirnet_convert.data.source import ImageSource, Limits, Wanted
+from dirnet_convert.data.voc import open_voc
 from dirnet_convert.data.where import Request, data_folder, download_requested
 from dirnet_convert.errors import UsageError, nearest_name
 from dirnet_convert.recipe import DataOptions
@@ -27,9 +29,11 @@ class DataSet:
 DATA_SETS: dict[str, DataSet] = {
     "cifar10": DataSet(open_cifar10),
     "cifar100": DataSet(open_cifar100),
+    "coco": DataSet(open_coco),
     "digits": DataSet(open_digits),
     "folder": DataSet(open_folder, PHOTOGRAPH_RESIZE),
     "imagenet": DataSet(open_imagenet, PHOTOGRAPH_RESIZE),
+    "voc": DataSet(open_voc),
 }
 
 

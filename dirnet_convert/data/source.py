@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dirnet_convert.errors import UsageError
-from dirnet_convert.recipe import AugmentKind
+from dirnet_convert.recipe import AugmentKind, Task
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -43,6 +43,7 @@ class DataInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     test_resize: float = 1.0
+    task: Task = Task.CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ class ImageSource(abc.ABC):
 
         Randomness must depend only on ``seed``, the batch's number (counted from ``first``) and the position.
         """
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that a person should read before these images are used."""
+        return ()
 
     @property
     def train_size(self) -> int:

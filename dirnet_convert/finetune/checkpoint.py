@@ -26,13 +26,14 @@ class EpochSums:
     images: int = 0
     seconds: float = 0.0
     loss: float = 0.0
-    parts: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    parts: list[float] = field(default_factory=list)
 
     def add(self, images: int, loss: float, parts: list[float]) -> None:
         """Add one batch: its mean loss and parts count for each of its images."""
         self.images += images
         self.loss += loss * images
-        self.parts = [total + part * images for total, part in zip(self.parts, parts, strict=True)]
+        totals = self.parts or [0.0] * len(parts)
+        self.parts = [total + part * images for total, part in zip(totals, parts, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from torch import nn
 
 from dirnet_convert.data.source import ImageSource
 from dirnet_convert.errors import UsageError
+from dirnet_convert.evaluate_detection import check_evaluation
 from dirnet_convert.finetune.checkpoint import Checkpoint, read_checkpoint
+from dirnet_convert.finetune.detection import check_detection
 from dirnet_convert.finetune.losses import Objective
 from dirnet_convert.finetune.optimizer import check_optimizer
 from dirnet_convert.ranges import check_distill, check_estimator, check_training
-from dirnet_convert.recipe import DistillOptions, EstimatorOptions, TrainOptions, to_dict
+from dirnet_convert.recipe import DistillOptions, EstimatorOptions, Task, TrainOptions, to_dict
 from dirnet_convert.run import RunFolder, Stage
 
 
@@ -22,7 +24,8 @@ class TrainJob:
     """One training of one run.
 
     ``student`` maps images to logits; ``student_forward`` shares its parameters and returns logits, or
-    (logits, representations) as ``teacher_forward`` does. ``estimator`` is None where nothing is binary.
+    (logits, representations) as ``teacher_forward`` does. A detector's ``student_forward`` takes targets,
+    too, and returns (losses by name, representations). ``estimator`` is None where nothing is binary.
     ``stage`` is what the run has reached when it is done.
     """
 
@@ -54,10 +57,13 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The end of a training; ``already_finished`` where there was nothing left to do."""
+    """The end of a training; ``already_finished`` where there was nothing left to do.
+
+    ``scores`` are those of the last epoch on the test images, by their names in metrics.jsonl.
+    """
 
     epochs: int
-    test_top1_percent: float
+    scores: dict[str, float]
     seconds: float
     already_finished: bool
 
@@ -76,6 +82,11 @@ def check_options(job: TrainJob) -> None:
     _check_teacher(job)
     if job.estimator is not None:
         check_estimator(job.estimator)
+    if job.data.info.task is Task.DETECTION:
+        check_detection(job)
+        check_evaluation()
+    elif job.options.region_samples:
+        raise UsageError(f"{job.section}.region_samples is for detectors; set it to 0.")
 
 
 def accept_job(job: TrainJob) -> Checkpoint | None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import torch
 
 from dirnet_convert.binarize.ede import scheduled_t
-from dirnet_convert.evaluate import evaluate, module_predictor
 from dirnet_convert.finetune.checkpoint import EpochSums, write_checkpoint
 from dirnet_convert.finetune.interrupt import InterruptFlag, StoppedError, deferred_interrupt
 from dirnet_convert.finetune.job import TrainJob, TrainResult, accept_job
-from dirnet_convert.finetune.losses import Objective
-from dirnet_convert.finetune.metrics import append_line, keep_lines, last_top1_percent, read_lines
+from dirnet_convert.finetune.metrics import append_line, keep_lines, last_scores, read_lines
 from dirnet_convert.finetune.observer import EpochReport, SilentObserver, StepReport, TrainObserver
 from dirnet_convert.finetune.schedule import observe_distributions, set_estimator_progress
 from dirnet_convert.finetune.state import TrainState, diverged
-from dirnet_convert.finetune.step import CompiledStep, StepFunction, TrainingStep
+from dirnet_convert.finetune.step import StepFunction
+from dirnet_convert.finetune.tasks import TrainTask, task_of
 from dirnet_convert.models.state import save_tensors
 
 
@@ -34,6 +34,7 @@ def train(job: TrainJob, observer: TrainObserver | None = None) -> TrainResult:
     """
     observer = observer or SilentObserver()
     saved = accept_job(job)
+    task = task_of(job)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     state = TrainState(job, device)
     if saved is None:
@@ -43,31 +44,38 @@ def train(job: TrainJob, observer: TrainObserver | None = None) -> TrainResult:
         state.restore(saved)
     keep_lines(job.run.metrics_path, state.lines)
     if state.step >= state.total_steps:
-        return _result(job, state, 0.0, already_finished=True)
-    step = _step_function(job, device, observer)
+        return _result(job, task, state, 0.0, already_finished=True)
+    step = _step_function(job, task, device, observer)
+    for sentence in job.data.notes:
+        observer.note(sentence)
     started = time.perf_counter()
     observer.started(state.step, state.total_steps, job.options.epochs)
     with deferred_interrupt() as interrupt:
         while state.step < state.total_steps:
-            _train_epoch(job, state, step, observer, interrupt)
-            _finish_epoch(job, state, observer)
+            _train_epoch(job, task, state, step, observer, interrupt)
+            _finish_epoch(job, task, state, observer)
             if interrupt.is_set and state.step < state.total_steps:
                 raise _stopped(state)
-    return _result(job, state, time.perf_counter() - started, already_finished=False)
+    return _result(job, task, state, time.perf_counter() - started, already_finished=False)
 
 
-def _step_function(job: TrainJob, device: torch.device, observer: TrainObserver) -> StepFunction:
+def _step_function(
+    job: TrainJob, task: TrainTask, device: torch.device, observer: TrainObserver
+) -> StepFunction:
     job.student_forward.to(device).train()
     job.student.train()
     if job.teacher_forward is not None:
         job.teacher_forward.to(device).eval().requires_grad_(False)
-    objective = Objective(job.distill, job.options.label_smoothing)
-    step = TrainingStep(job.student_forward, job.teacher_forward, objective, job.options.precision)
-    return CompiledStep(step, observer.note) if job.options.compile else step
+    return task.step(observer.note)
 
 
 def _train_epoch(
-    job: TrainJob, state: TrainState, step: StepFunction, observer: TrainObserver, interrupt: InterruptFlag
+    job: TrainJob,
+    task: TrainTask,
+    state: TrainState,
+    step: StepFunction,
+    observer: TrainObserver,
+    interrupt: InterruptFlag,
 ) -> None:
     """Run the steps that are left of the epoch at ``state.step``."""
     options = job.options
@@ -76,10 +84,10 @@ def _train_epoch(
     written = begun
     batches = job.data.train_batches(options.batch_size, options.augment, job.seed, epoch, start_batch=first)
     for images, labels in batches:
-        loss = _one_step(job, state, step, images.to(state.device), labels.to(state.device))
+        loss = _one_step(job, task, state, step, images.to(state.device), task.moved(labels, state.device))
         now = time.perf_counter()
         state.sums.seconds = seconds_before + now - begun
-        observer.stepped(StepReport(state.step, state.total_steps, epoch + 1, loss, labels.numel()))
+        observer.stepped(StepReport(state.step, state.total_steps, epoch + 1, loss, len(images)))
         # After an epoch's last step the epoch is finished first: a checkpoint in between would skip its end.
         if interrupt.is_set and state.step % state.steps_per_epoch:
             write_checkpoint(job.run, state.capture())
@@ -96,12 +104,12 @@ def _stopped(state: TrainState) -> StoppedError:
 
 
 def _one_step(
-    job: TrainJob, state: TrainState, step: StepFunction, images: torch.Tensor, labels: torch.Tensor
+    job: TrainJob, task: TrainTask, state: TrainState, step: StepFunction, images: torch.Tensor, labels: Any
 ) -> float:
     state.schedule.step_update(state.step)
     if job.estimator is not None:
         if state.step % job.estimator.quantile_steps == 0:
-            observe_distributions(state.student, images)
+            observe_distributions(task.observed(state.student), images)
         set_estimator_progress(state.student, state.step / state.total_steps)
     total, parts = step(images, labels)
     # One read of everything: on an accelerator each would wait for it.
@@ -116,26 +124,22 @@ def _one_step(
     state.step += 1
     if state.average is not None:
         state.average.update(state.student, step=state.step)
-    state.sums.add(labels.numel(), loss, values)
+    state.sums.add(len(images), loss, values)
     return loss
 
 
-def _finish_epoch(job: TrainJob, state: TrainState, observer: TrainObserver) -> None:
+def _finish_epoch(job: TrainJob, task: TrainTask, state: TrainState, observer: TrainObserver) -> None:
     """Measure, then write the epoch's line, the weights and a checkpoint."""
     state.check_finite()
-    with module_predictor(state.evaluated, state.device.type) as predict:
-        accuracy = evaluate(predict, job.data, job.options.batch_size, on_images=observer.evaluated)
+    scores = task.scores(state.evaluated, state.device.type, observer.evaluated)
     sums = state.sums
-    label, logit, rbd = (part / sums.images for part in sums.parts)
     fraction = (state.step - 1) / state.total_steps
     report = EpochReport(
         epoch=state.step // state.steps_per_epoch,
         step=state.step,
         train_loss=sums.loss / sums.images,
-        label_loss=label,
-        logit_loss=logit,
-        rbd_loss=rbd,
-        test_top1_percent=accuracy.top1_percent,
+        losses={name: part / sums.images for name, part in zip(task.part_names, sums.parts, strict=True)},
+        scores=scores,
         lr=state.optimizer.param_groups[0]["lr"],
         t=None if job.estimator is None else scheduled_t(fraction, job.estimator.t_min, job.estimator.t_max),
         images_per_s=sums.images / sums.seconds,
@@ -150,10 +154,12 @@ def _finish_epoch(job: TrainJob, state: TrainState, observer: TrainObserver) -> 
     observer.finished_epoch(report)
 
 
-def _result(job: TrainJob, state: TrainState, seconds: float, *, already_finished: bool) -> TrainResult:
+def _result(
+    job: TrainJob, task: TrainTask, state: TrainState, seconds: float, *, already_finished: bool
+) -> TrainResult:
     return TrainResult(
         epochs=state.step // state.steps_per_epoch,
-        test_top1_percent=last_top1_percent(job.run.metrics_path),
+        scores=last_scores(job.run.metrics_path, task.score_names),
         seconds=seconds,
         already_finished=already_finished,
     )

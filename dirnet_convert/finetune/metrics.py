@@ -27,14 +27,17 @@ def keep_lines(path: Path, count: int) -> None:
 
 def append_line(path: Path, report: EpochReport, stage: str) -> None:
     """Add one epoch's line."""
-    values = {"stage": stage, **dataclasses.asdict(report)}
+    values: dict[str, object] = {"stage": stage}
+    for name, value in dataclasses.asdict(report).items():
+        values |= value if isinstance(value, dict) else {name: value}
     lines = [*read_lines(path), json.dumps(values)]
     write_atomic(path, "".join(f"{line}\n" for line in lines))
 
 
-def last_top1_percent(path: Path) -> float:
-    """Return the test accuracy in the last line; raises DirnetError where there is none."""
+def last_scores(path: Path, names: tuple[str, ...]) -> dict[str, float]:
+    """Return the test scores of these names in the last line; raises DirnetError where there is none."""
     lines = read_lines(path)
     if not lines:
         raise DirnetError(f"{path} is empty or missing; train anew with --restart.")
-    return float(json.loads(lines[-1])["test_top1_percent"])
+    values = json.loads(lines[-1])
+    return {name: float(values[name]) for name in names}

@@ -19,15 +19,17 @@ class StepReport:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One epoch done: a line of metrics.jsonl; losses are means over the epoch, parts as yet unweighed."""
+    """One epoch done: a line of metrics.jsonl; losses are means over the epoch, parts as yet unweighed.
+
+    ``losses`` has each part of the loss by its name, ``scores`` what was measured on the test images, the one
+    that counts first.
+    """
 
     epoch: int
     step: int
     train_loss: float
-    label_loss: float
-    logit_loss: float
-    rbd_loss: float
-    test_top1_percent: float
+    losses: dict[str, float]
+    scores: dict[str, float]
     lr: float
     t: float | None
     images_per_s: float
@@ -44,7 +46,7 @@ class TrainObserver(Protocol):
         """A step is done."""
 
     def evaluated(self, images: int) -> None:
-        """That many more test images are classified."""
+        """That many more test images are answered."""
 
     def finished_epoch(self, report: EpochReport) -> None:
         """An epoch is done and its files are written."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch._inductor.exc import CppCompileError
 from dirnet_convert.finetune.losses import Objective
 from dirnet_convert.recipe import Precision
 
-StepFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+StepFunction = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
 
 
 class TrainingStep(nn.Module):
@@ -51,32 +52,32 @@ def _split(output: Tensor | tuple[Tensor, tuple[Tensor, ...]]) -> tuple[Tensor, 
     return logits.float(), tuple(value.float() for value in representations)
 
 
-class CompiledStep:
-    """A step compiled at its first call, or run as it is where this machine or network cannot be compiled."""
+class Compiled:
+    """A module compiled at its first call, or run as it is where this machine or network cannot be."""
 
-    def __init__(self, step: TrainingStep, note: Callable[[str], None]) -> None:
-        self._step: StepFunction = step
-        self._compiled: StepFunction | None = None
+    def __init__(self, module: nn.Module, note: Callable[[str], None]) -> None:
+        self._module: Callable[..., Any] = module
+        self._compiled: Callable[..., Any] | None = None
         self._proven = False
         self._note = note
         if has_compiler():
-            self._compiled = torch.compile(step, dynamic=False)
+            self._compiled = torch.compile(module, dynamic=False)
             note("The training step is compiled first, which takes a minute or two.")
         else:
             note("No C++ compiler was found, so training is not compiled; it takes about twice the time.")
 
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, *inputs: Tensor) -> Any:
         if self._compiled is None:
-            return self._step(images, labels)
+            return self._module(*inputs)
         if self._proven:
-            return self._compiled(images, labels)
+            return self._compiled(*inputs)
         try:
-            result = self._compiled(images, labels)
+            result = self._compiled(*inputs)
         except (TorchDynamoException, CppCompileError) as error:
             cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self._note(f"This network cannot be compiled here ({cause}); training goes on without.")
             self._compiled = None
-            return self._step(images, labels)
+            return self._module(*inputs)
         self._proven = True
         return result
 

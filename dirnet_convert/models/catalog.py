@@ -15,9 +15,20 @@ from timm.data import resolve_data_config
 from torch import nn
 
 from dirnet_convert.errors import DirnetError, UsageError, nearest_name
-from dirnet_convert.models import cifar_resnet, vgg_small
+from dirnet_convert.models import cifar_resnet, darts, vgg_small
+from dirnet_convert.models.detector_weights import adapt_state
+from dirnet_convert.models.detectors import (
+    COCO_CLASSES,
+    build_detector,
+    detector_input,
+    detector_names,
+    other_detector_names,
+    published_rows,
+    published_weights,
+)
 from dirnet_convert.models.state import Fit, load_weights, read_state
 from dirnet_convert.models.user_file import UserFactory, load_user_factory
+from dirnet_convert.recipe import Task
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,7 +40,11 @@ _OWN: dict[str, Callable[..., nn.Module]] = {
     "resnet44": cifar_resnet.resnet44,
     "resnet56": cifar_resnet.resnet56,
     "vgg_small": vgg_small.vgg_small,
+    "darts_cifar": darts.darts_cifar,
+    "darts_imagenet": darts.darts_imagenet,
 }
+_OWN_IMAGE_SIZE = 32
+_OWN_IMAGE_SIZES = {"darts_imagenet": 224}
 
 
 # The networks of torchvision with auxiliary classifiers, and what the names of these begin with.
@@ -49,7 +64,7 @@ class Origin(enum.Enum):
 class ModelEntry:
     """A network that can be built: its factory and the input that its weights were trained on.
 
-    ``classes`` is the number of outputs of its published weights, 0 where it has none.
+    ``classes`` is the number of classes that its published weights tell apart, 0 where it has none.
     """
 
     name: str
@@ -59,9 +74,15 @@ class ModelEntry:
     std: tuple[float, ...]
     classes: int
     user: UserFactory | None = None
+    task: Task = Task.CLASSIFICATION
 
     def build(self, classes: int | None) -> nn.Module:
-        """Build the network with random weights; ``classes`` None means the network's own number."""
+        """Build the network with random weights; ``classes`` None means the network's own number.
+
+        A detector tells the background from that many classes of objects.
+        """
+        if self.task is Task.DETECTION:
+            return build_detector(self.name, classes or self.classes or COCO_CLASSES)
         keywords = {} if classes is None else {"num_classes": classes}
         if self.origin is Origin.OWN:
             return _OWN[self.name](**keywords)
@@ -84,7 +105,10 @@ def _inception_options(name: str) -> dict[str, bool]:
     return {"init_weights": True, "transform_input": True, "aux_logits": False}
 
 
-def _without_auxiliary(entry: ModelEntry, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _fitted(entry: ModelEntry, network: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return ``state`` as ``network`` names its tensors."""
+    if entry.task is Task.DETECTION:
+        return adapt_state(entry.name, network, state)
     # The published files hold the auxiliary classifiers, which only serve training.
     prefixes = _INCEPTIONS.get(entry.name, ()) if entry.origin is Origin.TORCHVISION else ()
     return (
@@ -111,17 +135,23 @@ def find_model(name: str) -> ModelEntry:
     if ".py:" in name:
         return ModelEntry(name, Origin.FILE, 0, IMAGENET_MEAN, IMAGENET_STD, 0, load_user_factory(name))
     if name in _OWN:
-        return ModelEntry(name, Origin.OWN, 32, IMAGENET_MEAN, IMAGENET_STD, 0)
+        size = _OWN_IMAGE_SIZES.get(name, _OWN_IMAGE_SIZE)
+        return ModelEntry(name, Origin.OWN, size, IMAGENET_MEAN, IMAGENET_STD, 0)
     if name.startswith("timm:"):
         return _find_timm(name)
+    if name in detector_names():
+        return _find_detector(name)
     known = torchvision_names()
+    if name in other_detector_names():
+        raise UsageError(
+            f"{name} is a detector of a kind that is not supported; {', '.join(detector_names())} are."
+        )
     if name not in known:
         if timm.is_model(name):
             raise UsageError(f"torchvision has no network '{name}', but timm has: name it 'timm:{name}'.")
         raise UsageError(
-            f"No network '{name}'{nearest_name(name, [*known, *_OWN])}; a MODEL is a torchvision name, "
-            f"timm:NAME, "
-            f"one of {', '.join(own_names())}, or path/to/file.py:factory."
+            f"No network '{name}'{nearest_name(name, [*known, *_OWN, *detector_names()])}; a MODEL is a "
+            f"torchvision name, timm:NAME, one of {', '.join(own_names())}, or path/to/file.py:factory."
         )
     weights = _default_weights(name)
     if weights is None:
@@ -134,6 +164,21 @@ def find_model(name: str) -> ModelEntry:
         tuple(preset.mean),
         tuple(preset.std),
         len(weights.meta["categories"]),
+    )
+
+
+def _find_detector(name: str) -> ModelEntry:
+    wanted = detector_input(name)
+    # The background is no class.
+    classes = max(0, len(published_rows(name)) - 1)
+    return ModelEntry(
+        name,
+        Origin.TORCHVISION,
+        wanted.image_size,
+        wanted.mean,
+        wanted.std,
+        classes,
+        task=Task.DETECTION,
     )
 
 
@@ -179,9 +224,9 @@ def load_pretrained(entry: ModelEntry, weights: str, classes: int) -> nn.Module:
                 f"The published weights of {entry.name} are for {entry.classes} classes and the data has "
                 f"{classes}; {hint}."
             )
-        return _download(entry)
-    state = _without_auxiliary(entry, read_state(Path(weights)))
+        return _download(entry, classes)
     network = entry.build(classes)
+    state = _fitted(entry, network, read_state(Path(weights)))
     head = _head_mismatch(network, state, classes)
     if head:
         raise UsageError(
@@ -196,7 +241,10 @@ def load_for_training(entry: ModelEntry, weights: str, classes: int) -> tuple[nn
     network = entry.build(classes)
     if weights == "none" or (weights == "default" and not entry.classes):
         return network, list(network.state_dict())
-    state = _download(entry).state_dict() if weights == "default" else read_state(Path(weights))
+    if weights == "default":
+        state = _download(entry, entry.classes).state_dict()
+    else:
+        state = _fitted(entry, network, read_state(Path(weights)))
     return network, load_weights(
         network, state, Fit.NEW_LAYERS, weights if weights != "default" else entry.name
     )
@@ -212,8 +260,13 @@ def _head_mismatch(network: nn.Module, state: dict[str, torch.Tensor], classes: 
     return state[min(differing)].shape[0]
 
 
-def _download(entry: ModelEntry) -> nn.Module:
+def _download(entry: ModelEntry, classes: int) -> nn.Module:
     try:
+        if entry.task is Task.DETECTION:
+            network = build_detector(entry.name, classes)
+            state = published_weights(entry.name).get_state_dict(progress=True, check_hash=True)
+            load_weights(network, adapt_state(entry.name, network, state), Fit.EXACT, entry.name)
+            return network
         if entry.origin is Origin.TIMM:
             return timm.create_model(entry.name.removeprefix("timm:"), pretrained=True)
         return torchvision.models.get_model(entry.name, weights=_default_weights(entry.name))

@@ -50,10 +50,11 @@ def export_checked(
     *,
     engines: tuple[Kernels, ...] | None = None,
     tolerances: Tolerances | None = None,
+    threads: int | None = None,
 ) -> CheckedExport:
     """Write ``student`` to ``path`` after comparing it with PyTorch on ``images`` (N, C, H, W).
 
-    ``engines`` are all that there are here where None.
+    ``engines`` are all that there are here where None, ``threads`` all cores.
 
     Raises:
         ExportMismatch: the model differs; ``path`` is untouched.
@@ -61,7 +62,12 @@ def export_checked(
     """
     model, changes = binary_model(student, images[:1])
     report = verify_export(
-        student, model, images, engines=engines or available_engines(), tolerances=tolerances
+        student,
+        model,
+        images,
+        engines=engines or available_engines(),
+        tolerances=tolerances,
+        threads=threads,
     )
     return CheckedExport(summarize(model, changes, path, write_model(model, path)), report)
 

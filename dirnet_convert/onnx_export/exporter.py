@@ -22,6 +22,8 @@ from dirnet_convert.onnx_export.passes.simplify_reshape import simplify_reshape
 from dirnet_convert.onnx_export.trace import trace
 
 _PRODUCER = "dirnet"
+# A protobuf message cannot be longer; the nodes take little beside the weights.
+_MOST_BYTES = (1 << 31) - (1 << 24)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def binary_model(student: nn.Module, example: Tensor) -> tuple[onnx.ModelProto, 
     """
     model = trace(export_copy(student), example)
     changes = run_passes(model)
-    return _finish(model), changes
+    return finish(model), changes
 
 
 def float_model(network: nn.Module, example: Tensor) -> onnx.ModelProto:
@@ -53,9 +55,8 @@ def float_model(network: nn.Module, example: Tensor) -> onnx.ModelProto:
         DirnetError: PyTorch cannot export the network.
     """
     model = trace(export_copy(network), example)
-    simplify_reshape(model)
-    fold_batch_norm(model)
-    return _finish(model)
+    run_float_passes(model)
+    return finish(model)
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> int:
@@ -95,7 +96,19 @@ def export_float_onnx(network: nn.Module, example: Tensor, path: Path) -> int:
     return write_model(float_model(network, example), path)
 
 
-def _finish(model: ir.Model) -> onnx.ModelProto:
+def run_float_passes(model: ir.Model) -> None:
+    """Run the rewrites that a float network gets."""
+    simplify_reshape(model)
+    fold_batch_norm(model)
+
+
+def finish(model: ir.Model) -> onnx.ModelProto:
+    """Return ``model`` without what only the exporter needs, and with the bodies of its operators.
+
+    Raises:
+        DirnetError: the weights are too many for one file, or the graph is not valid ONNX.
+    """
+    _check_size(model)
     # Equal vectors, such as slopes of one, are stored once; packed weights are too long to be looked at.
     common.DeduplicateInitializersPass()(model)
     common.RemoveUnusedNodesPass()(model)
@@ -112,3 +125,13 @@ def _finish(model: ir.Model) -> onnx.ModelProto:
     except onnx.checker.ValidationError as error:
         raise DirnetError(f"The exported graph is not valid ONNX ({str(error).splitlines()[0]}).") from error
     return proto
+
+
+def _check_size(model: ir.Model) -> None:
+    values = model.graph.initializers.values()
+    size = sum(value.const_value.nbytes for value in values if value.const_value is not None)
+    if size > _MOST_BYTES:
+        raise DirnetError(
+            f"The exported model's weights take {size / 1e9:.1f} GB and an ONNX file holds 2.1 GB at most; "
+            "binarize more layers, or take a smaller network."
+        )

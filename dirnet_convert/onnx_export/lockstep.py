@@ -41,26 +41,28 @@ class BitComparison:
 
 @dataclass
 class LockstepResult:
-    """The network's output, how each layer's own bits compare, and what the watched modules returned."""
+    """What the network returned, how each layer's own bits compare, and what the watched modules returned."""
 
-    output: Tensor
+    output: Tensor | tuple[Tensor, ...]
     bits: dict[Call, BitComparison] = field(default_factory=dict)
     outputs: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
 
 
 def run_lockstep(
     student: nn.Module,
-    images: Tensor,
+    inputs: Tensor | tuple[Tensor, ...],
     given: dict[Call, Tensor],
     *,
     follow: Follow = Follow.GIVEN,
     watched: frozenset[str] = frozenset(),
 ) -> LockstepResult:
-    """Run ``student`` on ``images`` (N, C, H, W), comparing its bits with the signs ``given`` for each call.
+    """Run ``student`` on images (N, C, H, W), or on several inputs, comparing its bits with those ``given``.
 
     With ``Follow.GIVEN`` each layer goes on with the given signs. The outputs of ``watched`` ones are kept.
     """
-    network = copy.deepcopy(student).cpu().eval()
+    # The copy's layers get other methods and hooks; their tensors are only read, so they need no copy.
+    held = [tensor for tensor in (*student.parameters(), *student.buffers()) if tensor.device.type == "cpu"]
+    network = copy.deepcopy(student, {id(tensor): tensor for tensor in held}).cpu().eval()
     bits: dict[Call, BitComparison] = {}
     outputs: dict[str, list[Tensor]] = defaultdict(list)
     for path, module in network.named_modules():
@@ -72,7 +74,7 @@ def run_lockstep(
                 lambda _m, _i, output, path=path: outputs[path].append(output.clone())
             )
     with torch.no_grad():
-        output = network(images)
+        output = network(*inputs) if isinstance(inputs, tuple) else network(inputs)
     return LockstepResult(output, bits, outputs)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dirnet_convert.binarize.layers import BinaryConv2d, BinaryLayer, BinaryLinear
+from dirnet_convert.binarize.padding import Padding, PadMode, pad_with_copies, same_padding
 from dirnet_convert.onnx_export.labels import LAYER_KEY
 from dirnet_convert.onnx_export.operators import DOMAIN, OPERATOR_VERSION, pack_bits, word_count
 
@@ -25,6 +26,8 @@ class _ExportLayer(nn.Module):
         bias = torch.zeros(weight_last.shape[0]) if layer.bias is None else layer.bias.detach().float().cpu()
         self.register_buffer("bias", bias.clone())
         self.register_buffer("threshold", layer.threshold.detach().float().cpu().clone())
+        # A network may read a layer's weight, if only to learn its device; unread, it leaves no trace.
+        self.weight = layer.weight.detach().float().cpu()
 
     def _emit(
         self, name: str, inputs: tuple[Tensor, ...], attributes: dict, dtype: torch.dtype, shape: tuple
@@ -52,26 +55,40 @@ class ExportConv2d(_ExportLayer):
             layer, layer.in_channels, layer.binary_weight().permute(0, 2, 3, 1).contiguous(), path
         )
         self.out_channels = layer.out_channels
+        self.padding, self.padding_mode = layer.padding, layer.padding_mode
         self.attributes = {
             "channels": layer.in_channels,
             "kernel_shape": list(layer.kernel_size),
             "strides": list(layer.stride),
-            "pads": list(layer.padding),
             "dilations": list(layer.dilation),
             "group": layer.groups,
         }
 
-    def _output_size(self, size: int | torch.SymInt, axis: int) -> int | torch.SymInt:
+    def _pads(self, height: int, width: int) -> Padding:
+        a = self.attributes
+        if self.padding_mode is PadMode.SAME:
+            return same_padding((height, width), a["kernel_shape"], a["strides"], a["dilations"])
+        return (0, 0, 0, 0) if self.padding_mode.copies else self.padding
+
+    def _output_size(self, padded: int, axis: int) -> int:
         a = self.attributes
         window = a["dilations"][axis] * (a["kernel_shape"][axis] - 1) + 1
-        return (size + a["pads"][axis] + a["pads"][axis + 2] - window) // a["strides"][axis] + 1
+        return (padded - window) // a["strides"][axis] + 1
 
     def forward(self, x: Tensor) -> Tensor:
+        x = pad_with_copies(x, self.padding, self.padding_mode)
         bits = self._binarize(x.permute(0, 2, 3, 1))
         batch, _, height, width = x.shape
-        shape = (batch, self._output_size(height, 0), self._output_size(width, 1), self.out_channels)
+        top, left, bottom, right = self._pads(height, width)
+        shape = (
+            batch,
+            self._output_size(height + top + bottom, 0),
+            self._output_size(width + left + right, 1),
+            self.out_channels,
+        )
+        attributes = {**self.attributes, "pads": [top, left, bottom, right]}
         inputs = (bits, self.packed, self.scale, self.bias)
-        y = self._emit("BinaryConv2d", inputs, self.attributes, torch.float32, shape)
+        y = self._emit("BinaryConv2d", inputs, attributes, torch.float32, shape)
         # Contiguous, as a convolution returns it: pooling takes another way on other strides.
         return y.permute(0, 3, 1, 2).contiguous()
 

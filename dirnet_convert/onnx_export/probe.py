@@ -42,6 +42,20 @@ class BinaryNode:
 
 
 @dataclass(frozen=True)
+class Ends:
+    """The tensors of a model, inside it or at its border, that a PyTorch module takes and returns."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def ends_of(model: onnx.ModelProto) -> Ends:
+    """Return the input and the outputs of ``model``."""
+    graph = model.graph
+    return Ends((graph.input[0].name,), tuple(value.name for value in graph.output))
+
+
+@dataclass(frozen=True)
 class LayerValues:
     """What a binary layer should yield for the bits that it read: dot * scale + bias, output, bits."""
 
@@ -100,9 +114,13 @@ def _threshold_name(producers: dict[str, onnx.NodeProto], bits: str) -> str:
 
 
 def open_probe(
-    model: onnx.ModelProto, nodes: list[BinaryNode], kernels: Kernels, threads: int | None
+    model: onnx.ModelProto,
+    nodes: list[BinaryNode],
+    kernels: Kernels,
+    threads: int | None,
+    floats: tuple[str, ...] = (),
 ) -> onnxruntime.InferenceSession:
-    """Open ``model`` so that its outputs are followed by all that ``nodes`` read and write.
+    """Open ``model`` so that its outputs are followed by ``floats`` and all that ``nodes`` read and write.
 
     Raises:
         DirnetError: as load_session does.
@@ -110,13 +128,19 @@ def open_probe(
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     known = {value.name for value in [*model.graph.output, *model.graph.input]}
+
+    def expose(name: str, kind: int) -> None:
+        if name not in known:
+            known.add(name)
+            exposed.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
+
+    for name in floats:
+        expose(name, onnx.TensorProto.FLOAT)
     for node in nodes:
         tensors = {**node.inputs, **node.outputs}
         for name in (n for n in tensors if n not in node.constants):
-            if tensors[name] not in known:
-                known.add(tensors[name])
-                kind = onnx.TensorProto.UINT64 if name in ("B", "Bo") else onnx.TensorProto.FLOAT
-                exposed.graph.output.append(onnx.helper.make_tensor_value_info(tensors[name], kind, None))
+            bits = name in ("B", "Bo")
+            expose(tensors[name], onnx.TensorProto.UINT64 if bits else onnx.TensorProto.FLOAT)
     return load_session(exposed.SerializeToString(), kernels=kernels, threads=threads)
 
 

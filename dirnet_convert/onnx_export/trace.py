@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import io
 import logging
 import warnings
@@ -15,6 +16,7 @@ from onnxscript import optimizer
 from torch import Tensor, nn
 
 from dirnet_convert.errors import DirnetError
+from dirnet_convert.onnx_export.attention import AttentionOfAnyRank
 from dirnet_convert.onnx_export.ir_tools import is_ours
 from dirnet_convert.onnx_export.labels import name_nodes
 
@@ -22,6 +24,14 @@ from dirnet_convert.onnx_export.labels import name_nodes
 OPSET = 20
 BATCH = "N"
 INPUT_NAME, OUTPUT_NAME = "input", "output"
+
+
+class Batch(enum.Enum):
+    """How many images the graph takes at a time."""
+
+    FREE = "free"
+    """Any number, where the network allows it; else one."""
+    ONE = "one"
 
 
 @contextlib.contextmanager
@@ -38,27 +48,27 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def trace(network: nn.Module, example: Tensor) -> ir.Model:
-    """Export ``network`` on ``example`` (N, C, H, W), with nodes named by module.
-
-    The batch is free where the network allows it, and else fixed to one image.
+def trace(
+    network: nn.Module,
+    example: Tensor,
+    *,
+    outputs: tuple[str, ...] = (OUTPUT_NAME,),
+    batch: Batch = Batch.FREE,
+) -> ir.Model:
+    """Export ``network`` on ``example`` (N, C, H, W), with nodes named by module and results by ``outputs``.
 
     Raises:
-        DirnetError: PyTorch cannot export the network, or it returns something else than one tensor.
+        DirnetError: PyTorch cannot export the network, or it returns something else than that many tensors.
     """
     # torch.export takes a free batch of one for a constant.
     pair = torch.cat([example, example])[:2].detach().cpu()
     with torch.no_grad():
-        output = network(pair)
-    if not isinstance(output, Tensor):
-        raise DirnetError(
-            f"The network returns {type(output).__name__}, and only one tensor can be exported; "
-            "wrap it in a module that returns its logits."
-        )
+        _check_outputs(network(pair), outputs)
     try:
-        model = _export_any_batch(network, pair) or _export(network, pair[:1], None)
+        model = _export_any_batch(network, pair, outputs) if batch is Batch.FREE else None
+        model = model or _export(network, pair[:1], None, outputs)
     except torch.onnx.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        reason = (str(_root_cause(error)).strip() or type(error).__name__).splitlines()[0]
         raise DirnetError(
             f"PyTorch cannot export this network ({reason}); a forward() without branches on the input's "
             "values can be exported."
@@ -67,18 +77,40 @@ def trace(network: nn.Module, example: Tensor) -> ir.Model:
     return model
 
 
-def _export_any_batch(network: nn.Module, pair: Tensor) -> ir.Model | None:
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _check_outputs(returned: object, names: tuple[str, ...]) -> None:
+    values = (returned,) if len(names) == 1 else returned
+    tensors = isinstance(values, tuple) and all(isinstance(value, Tensor) for value in values)
+    if not tensors or len(values) != len(names):
+        wanted = "one tensor" if len(names) == 1 else f"{len(names)} tensors"
+        raise DirnetError(
+            f"The network returns {type(returned).__name__}, and only {wanted} can be exported; "
+            "wrap it in a module that returns its logits."
+        )
+
+
+def _export_any_batch(network: nn.Module, pair: Tensor, outputs: tuple[str, ...]) -> ir.Model | None:
     """Return the graph with a free batch, or None where the network fixes it."""
     try:
-        model = _export(network, pair, ({0: torch.export.Dim(BATCH)},))
+        model = _export(network, pair, ({0: torch.export.Dim(BATCH)},), outputs)
     except torch.onnx.OnnxExporterError:
         return None
     # A loop over the images does not fail: PyTorch takes the example's batch for a constant instead.
     return None if isinstance(model.graph.inputs[0].shape[0], int) else model
 
 
-def _export(network: nn.Module, example: Tensor, dynamic_shapes: tuple[dict, ...] | None) -> ir.Model:
-    with _quiet(), torch.no_grad():
+def _export(
+    network: nn.Module,
+    example: Tensor,
+    dynamic_shapes: tuple[dict, ...] | None,
+    outputs: tuple[str, ...],
+) -> ir.Model:
+    with _quiet(), torch.no_grad(), AttentionOfAnyRank():
         program = torch.onnx.export(
             network,
             (example,),
@@ -86,7 +118,7 @@ def _export(network: nn.Module, example: Tensor, dynamic_shapes: tuple[dict, ...
             opset_version=OPSET,
             dynamic_shapes=dynamic_shapes,
             input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
+            output_names=list(outputs),
             optimize=False,
             verbose=False,
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dirnet_convert.binarize.layers import BinaryLayer
 from dirnet_convert.onnx_export.engine_check import EngineCheck
 from dirnet_convert.onnx_export.operators import unpack_bits
-from dirnet_convert.onnx_export.probe import BinaryNode, binary_nodes, image_batches
+from dirnet_convert.onnx_export.probe import BinaryNode, Ends, binary_nodes, ends_of, image_batches
 from dirnet_convert.onnx_export.verify_report import ExportMismatch, LayerReport, Tolerances, VerifyReport
 from dirnet_convert.runtime.session import Kernels
 
@@ -26,8 +26,11 @@ def verify_export(
     tolerances: Tolerances | None = None,
     batch_size: int = 8,
     threads: int | None = None,
+    ends: Ends | None = None,
 ) -> VerifyReport:
     """Compare ``model`` with ``student`` on ``images`` (N, C, H, W) on every one of ``engines``.
+
+    ``ends`` says where in the model the student begins and ends; None: at its border.
 
     Raises:
         ExportMismatch: naming the first layer, in the graph's order, that differs beyond ``tolerances``.
@@ -38,7 +41,10 @@ def verify_export(
     reference = copy.deepcopy(student).cpu().eval()
     nodes = binary_nodes(proto)
     _check_constants(reference, nodes)
-    checks = [EngineCheck(reference, proto, nodes, kernels, limits, threads) for kernels in engines]
+    checks = [
+        EngineCheck(reference, proto, nodes, kernels, limits, threads, ends or ends_of(proto))
+        for kernels in engines
+    ]
     for batch in image_batches(proto, images, batch_size):
         for check in checks:
             check.add(batch)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from dirnet_convert.errors import DirnetError
 from dirnet_convert.runtime.session import Kernels
 
+ENGINE_NAMES = {Kernels.DIRNET: "dirnet's kernels", Kernels.STOCK: "stock ONNX Runtime"}
+
 
 @dataclass(frozen=True)
 class Tolerances:
@@ -56,13 +58,13 @@ class EngineReport:
     """The final outputs of one engine against PyTorch's.
 
     ``error``: worst |difference| of a logit over the logits' root mean square, PyTorch following the engine's
-    bits; ``free_error`` and ``top1_agreement``: with each on its own.
+    bits; ``free_error`` and ``top1_agreement``: with each on its own; None where there are several outputs.
     """
 
     kernels: Kernels
     error: float
     free_error: float
-    top1_agreement: float
+    top1_agreement: float | None
 
 
 @dataclass(frozen=True)

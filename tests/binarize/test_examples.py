@@ -13,7 +13,7 @@ MODULES = (
     "binarize.ede",
     "binarize.estimators",
     "binarize.imb",
-    "binarize.layers",
+    "binarize.padding",
     "binarize.sign",
     "finetune.losses",
     "finetune.rbd",

@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from dirnet_convert.binarize.activations import ShiftedPReLU
 from dirnet_convert.binarize.layers import BinaryConv2d, BinaryLinear, binary_layers
-from dirnet_convert.errors import DirnetError
 from dirnet_convert.recipe import ConvertOptions, EstimatorOptions
 
 SEED = 3
@@ -121,9 +120,18 @@ def test_weight_gradient_is_orthogonal_to_the_weight() -> None:
     assert along.abs().max() < 1e-4
 
 
-def test_other_padding_is_refused() -> None:
-    with pytest.raises(DirnetError, match="reflect"):
-        BinaryConv2d.from_conv(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"), OPTIONS, ESTIMATOR)
+@pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
+def test_copies_around_the_input_are_signs_too(mode: str) -> None:
+    conv = nn.Conv2d(2, 3, 3, padding=(1, 2), padding_mode=mode)
+    layer, x = _layer(conv), torch.randn(1, 2, 6, 5)
+    # Copying and taking signs commute; the float convolution knows nothing of zeros after sign().
+    twin = nn.Conv2d(2, 3, 3, padding=(1, 2), padding_mode=mode)
+    with torch.no_grad():
+        twin.weight.copy_(layer.binary_weight() * layer.weight_scale().view(-1, 1, 1, 1))
+        twin.bias.copy_(conv.bias)
+        torch.testing.assert_close(
+            layer(x), twin(torch.where(x >= layer.threshold.view(-1, 1, 1), 1.0, -1.0))
+        )
 
 
 def test_linear() -> None:

@@ -101,18 +101,17 @@ def test_odd_layers_are_kept_for_their_own_reason() -> None:
     expected = {
         "stem": "first layer",
         "twice": "used 2 times",
-        "circular": "pads with 'circular'",
-        "special": "Special is not a plain Conv2d",
+        "special": "Special is a class of its own",
         "grouped": "grouped (2 groups)",
         "depthwise": "depthwise",
-        "transposed": "ConvTranspose2d is not a plain Conv2d",
-        "flat": "Conv1d is not a plain Conv2d",
+        "transposed": "ConvTranspose2d: there are binary operators for",
+        "flat": "Conv1d: there are binary operators for",
         "unused": "not used",
         "head": "linear layer",
     }
     for name, words in expected.items():
         assert layers[name].decision == "keep" and layers[name].reason.startswith(words), name
-    assert layers["plain"].decision == "binarize"
+    assert layers["plain"].decision == layers["circular"].decision == "binarize"
     # 8*3*3*3 weights at 64 positions; 8*8*9 at 64, twice; 8*4*2*2 at 64 inputs; 4*4*3 at 254; 4*5 at 254.
     macs = {name: layers[name].macs for name in ("stem", "twice", "transposed", "flat", "head", "unused")}
     assert macs == {
@@ -125,14 +124,15 @@ def test_odd_layers_are_kept_for_their_own_reason() -> None:
     }
 
 
-def test_odd_layers_stay_odd_even_when_asked_for() -> None:
+def test_what_can_be_binarized_is_where_asked_for() -> None:
     layers = plan(_Odd(), size=8, binarize=("*",))
-    assert {n for n, p in layers.items() if p.decision == "binarize"} == {
-        "stem",
-        "grouped",
-        "depthwise",
-        "plain",
-    }
+    kept = {n for n, p in layers.items() if p.decision == "keep"}
+    assert kept == {"transposed", "flat", "unused"}
+    asked = plan(_Odd(), size=8)
+    for layer in asked.values():
+        # The remedy is what a person types, or the reason says that nothing helps.
+        if layer.decision == "keep" and layer.name not in kept:
+            assert layer.remedy == f"--binarize '{layer.name}'"
 
 
 def test_globs_decide_and_keep_wins() -> None:

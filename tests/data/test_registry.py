@@ -13,7 +13,7 @@ from dirnet_convert.recipe import DataOptions
 
 
 def test_names_of_the_table() -> None:
-    assert data_names() == ["cifar10", "cifar100", "digits", "folder", "imagenet"]
+    assert data_names() == ["cifar10", "cifar100", "coco", "digits", "folder", "imagenet", "voc"]
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_names_of_the_table() -> None:
     [
         ("cifar01", "did you mean 'cifar10'"),
         ("imagnet", "did you mean 'imagenet'"),
-        ("voc", "there are cifar10"),
+        ("lsun", "there are cifar10"),
     ],
 )
 def test_an_unknown_name_gives_the_nearest_one(name: str, hint: str) -> None:

@@ -61,7 +61,7 @@ def test_learns_and_records(tiny: ModuleType, tmp_path: Path) -> None:
         [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6] == [report.epoch for report in recorder.epochs]
     )
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
-    assert rows[-1]["test_top1_percent"] == result.test_top1_percent > 50
+    assert rows[-1]["test_top1_percent"] == result.scores["test_top1_percent"] > 50
     assert [report.step for report in recorder.steps] == list(range(1, 6 * tiny.STEPS_PER_EPOCH + 1))
     for row in rows:
         assert row["stage"] == "finetune" and row["images_per_s"] > 0 and row["lr"] >= 0
@@ -77,7 +77,7 @@ def test_saved_weights_are_the_evaluated_ones(tiny: ModuleType, tmp_path: Path, 
     fresh = tiny.tiny_job(tmp_path / "other").student
     fresh.load_state_dict(_weights(tmp_path))
     with module_predictor(fresh) as predict:
-        assert evaluate(predict, job.data).top1_percent == result.test_top1_percent
+        assert evaluate(predict, job.data).top1_percent == result.scores["test_top1_percent"]
     same = torch.equal(_weights(tmp_path)["head.weight"], job.student.head.weight.detach())
     assert same == (decay == 0.0)
 

@@ -87,7 +87,7 @@ def test_pretrain_convert_finetune(recipe: Recipe, pretrained: RunFolder, tmp_pa
         config.recipe, estimator=EstimatorOptions(weights=EstimatorKind.STE, inputs=EstimatorKind.STE)
     )
     result = finetune_run(run, ste)
-    assert not result.already_finished and 0 <= result.test_top1_percent <= 100
+    assert not result.already_finished and 0 <= result.scores["test_top1_percent"] <= 100
     after = load_file(run.model_path)
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)

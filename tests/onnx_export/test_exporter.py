@@ -188,3 +188,13 @@ def test_what_cannot_be_exported_is_said_in_a_sentence(
         export_onnx(network, torch.zeros(1, 3, 4, 4), tmp_path / "model.onnx")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_no_file_holds_are_said_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dirnet_convert.onnx_export.exporter._MOST_BYTES", 1000)
+    network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 4, 3))
+    with pytest.raises(DirnetError, match=r"weights take .* GB and an ONNX file holds 2\.1 GB at most"):
+        export_float_onnx(network, torch.zeros(1, 3, 8, 8), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,104 @@
+"""What a training does otherwise for classifiers and for detectors: its step, its losses, its score."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dirnet_convert.data.boxes import Target
+from dirnet_convert.evaluate import evaluate, module_predictor
+from dirnet_convert.evaluate_detection import evaluate_detector
+from dirnet_convert.finetune.detection import DetectionStep, set_region_samples
+from dirnet_convert.finetune.job import TrainJob
+from dirnet_convert.finetune.losses import PART_NAMES, Objective
+from dirnet_convert.finetune.step import Compiled, StepFunction, TrainingStep
+from dirnet_convert.models.detectors import FeatureForward, loss_names
+from dirnet_convert.recipe import Task
+
+
+class TrainTask(abc.ABC):
+    """One job's task; ``part_names`` are its losses', ``score_names`` its test scores' names."""
+
+    part_names: tuple[str, ...]
+    score_names: tuple[str, ...]
+
+    def __init__(self, job: TrainJob) -> None:
+        self._job = job
+
+    @abc.abstractmethod
+    def step(self, note: Callable[[str], None]) -> StepFunction:
+        """Return what computes the loss of a batch and its parts."""
+
+    @abc.abstractmethod
+    def moved(self, labels: Any, device: torch.device) -> Any:
+        """Return a batch's labels on ``device``."""
+
+    @abc.abstractmethod
+    def observed(self, student: nn.Module) -> nn.Module:
+        """Return what shows ``student``'s binary layers their inputs, given images."""
+
+    @abc.abstractmethod
+    def scores(self, network: nn.Module, device: str, on_images: Callable[[int], None]) -> dict[str, float]:
+        """Measure ``network`` on the test images."""
+
+
+class ClassificationTask(TrainTask):
+    """Images and one label each; the score is top-1 accuracy."""
+
+    part_names = PART_NAMES
+    score_names = ("test_top1_percent",)
+
+    def step(self, note: Callable[[str], None]) -> StepFunction:
+        job = self._job
+        objective = Objective(job.distill, job.options.label_smoothing)
+        step = TrainingStep(job.student_forward, job.teacher_forward, objective, job.options.precision)
+        return Compiled(step, note) if job.options.compile else step
+
+    def moved(self, labels: Tensor, device: torch.device) -> Tensor:
+        return labels.to(device)
+
+    def observed(self, student: nn.Module) -> nn.Module:
+        return student
+
+    def scores(self, network: nn.Module, device: str, on_images: Callable[[int], None]) -> dict[str, float]:
+        with module_predictor(network, device) as predict:
+            accuracy = evaluate(predict, self._job.data, self._job.options.batch_size, on_images=on_images)
+        return {"test_top1_percent": accuracy.top1_percent}
+
+
+class DetectionTask(TrainTask):
+    """Images and boxes; the detector's own losses, and mean average precision as the score."""
+
+    score_names = ("test_map50_percent", "test_map_percent")
+
+    def __init__(self, job: TrainJob) -> None:
+        super().__init__(job)
+        self.part_names = (*loss_names(job.student), "rbd_loss")
+
+    def step(self, note: Callable[[str], None]) -> StepFunction:
+        job = self._job
+        set_region_samples(job.student, job.options.region_samples)
+        # Boxes are matched and sorted by their values, which no compiler takes; the backbone is plain.
+        if job.options.compile:
+            job.student_forward.compile_backbone(lambda backbone: Compiled(backbone, note))
+        return DetectionStep(job.student_forward, job.teacher_forward, job.distill, self.part_names[:-1])
+
+    def moved(self, labels: list[Target], device: torch.device) -> list[Target]:
+        return [{name: value.to(device) for name, value in target.items()} for target in labels]
+
+    def observed(self, student: nn.Module) -> nn.Module:
+        return FeatureForward(student)
+
+    def scores(self, network: nn.Module, device: str, on_images: Callable[[int], None]) -> dict[str, float]:
+        with module_predictor(network, device) as predict:
+            found = evaluate_detector(predict, self._job.data, self._job.options.batch_size, 0, on_images)
+        return {"test_map50_percent": found.map50_percent, "test_map_percent": found.map_percent}
+
+
+def task_of(job: TrainJob) -> TrainTask:
+    """Return the task of ``job``'s data."""
+    return DetectionTask(job) if job.data.info.task is Task.DETECTION else ClassificationTask(job)

@@ -1,0 +1,55 @@
+"""Both networks of a run as ONNX files: classifiers with their logits, detectors with their boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from dirnet_convert.onnx_export.checked import CheckedExport, export_checked, export_float_checked
+from dirnet_convert.onnx_export.detector.export import export_detector_checked, export_float_detector_checked
+from dirnet_convert.onnx_export.detector.model import Form, detector_model
+from dirnet_convert.onnx_export.exporter import export_float_onnx, write_model
+from dirnet_convert.recipe import Task
+from dirnet_convert.run import RunConfig
+from dirnet_convert.runtime.detector import DetectorInfo
+
+
+def export_networks(
+    student: nn.Module,
+    teacher: nn.Module,
+    config: RunConfig,
+    images: Tensor,
+    path: Path,
+    teacher_path: Path,
+) -> CheckedExport:
+    """Write a run's binarized and its FP32 network, each compared with PyTorch on ``images`` (N, C, H, W).
+
+    Raises:
+        ExportMismatch: a file would compute something else; it is not written.
+        DirnetError: PyTorch cannot export a network, or a folder cannot be written.
+    """
+    if config.task is Task.DETECTION:
+        info = detector_info(config)
+        detector = export_detector_checked(student, images, info, path)
+        export_float_detector_checked(teacher, images, info, teacher_path)
+        return detector
+    exported = export_checked(student, images, path)
+    export_float_checked(teacher, images, teacher_path)
+    return exported
+
+
+def export_teacher(teacher: nn.Module, config: RunConfig, image: Tensor, path: Path) -> int:
+    """Write a run's FP32 network alone, unverified, for an image (1, C, H, W); return the size in bytes.
+
+    Raises:
+        DirnetError: PyTorch cannot export the network, or the folder cannot be written.
+    """
+    if config.task is Task.DETECTION:
+        return write_model(detector_model(teacher, image, detector_info(config), Form.FLOAT).proto, path)
+    return export_float_onnx(teacher, image, path)
+
+
+def detector_info(config: RunConfig) -> DetectorInfo:
+    """Return what a detector's file says of itself."""
+    return DetectorInfo(config.class_names, config.image_size, config.image_size, config.mean, config.std)

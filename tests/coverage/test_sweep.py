@@ -1,0 +1,92 @@
+"""docs/coverage.json says what comes of every network; here each is tried again and must come out the same.
+
+Each network is a test of its own; they run in processes of their own, DIRNET_SWEEP_JOBS (2) at a time. Of
+torchvision's list the smallest network of each family runs here, since the others repeat its layers in other
+numbers and would take three times as long as all else; DIRNET_SWEEP=all runs them too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dirnet_convert.coverage.candidates import Candidate, Library, candidates, timm_families
+from dirnet_convert.coverage.report import count, markdown
+from dirnet_convert.coverage.sweep import Entry, load_record, run_trials
+from dirnet_convert.coverage.trial import Outcome, TrialResult
+from dirnet_convert.environment import package_versions
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+RECORD = load_record(DOCS / "coverage.json")
+JOBS = int(os.environ.get("DIRNET_SWEEP_JOBS", "2"))
+
+
+class KnownFailure(AssertionError):
+    """A network fails as the record says it does."""
+
+
+def _chosen() -> Iterator[Entry]:
+    smallest: dict[str, Entry] = {}
+    for entry in RECORD.entries:
+        if entry.candidate.library is Library.TIMM or os.environ.get("DIRNET_SWEEP") == "all":
+            yield entry
+        elif entry.result is not None:
+            best = smallest.setdefault(entry.candidate.family, entry)
+            if entry.result.parameters < best.result.parameters:
+                smallest[entry.candidate.family] = entry
+    yield from smallest.values()
+
+
+def _parameters() -> list[object]:
+    made = []
+    for entry in _chosen():
+        result = entry.result
+        known = result is not None and result.outcome is Outcome.FAILED
+        mark = pytest.mark.xfail(raises=KnownFailure, strict=True, reason=result.reason if known else "")
+        made.append(pytest.param(entry, id=entry.candidate.model, marks=[mark] if known else []))
+    return made
+
+
+@pytest.fixture(scope="session")
+def results(request: pytest.FixtureRequest) -> dict[Candidate, TrialResult]:
+    """Try all networks that were asked for, once."""
+    calls = (getattr(item, "callspec", None) for item in request.session.items)
+    asked = [call.params["entry"].candidate for call in calls if call and "entry" in call.params]
+    return dict(run_trials(asked, JOBS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", _parameters())
+def test_a_network_comes_out_as_the_record_says(entry: Entry, results: dict[Candidate, TrialResult]) -> None:
+    expected, got = entry.result, results[entry.candidate]
+    print(f"seed {got.seed}, {got.seconds} s")
+    assert expected is not None, "the record has no result"
+    if got.outcome is expected.outcome is Outcome.FAILED:
+        assert (got.stage, got.reason) == (expected.stage, expected.reason)
+        raise KnownFailure(got.reason)
+    assert got.outcome is expected.outcome, f"{got.stage}: {got.reason}"
+    facts = (expected.binary_layers, expected.layers, expected.route)
+    assert (got.binary_layers, got.layers, got.route) == facts
+
+
+def test_the_page_is_made_of_the_record() -> None:
+    assert (DOCS / "coverage.md").read_text() == markdown(RECORD)
+
+
+def test_the_record_lists_every_network() -> None:
+    recorded = {entry.candidate.model for entry in RECORD.entries}
+    families = {entry.candidate.family for entry in RECORD.entries if entry.candidate.library is Library.TIMM}
+    now = package_versions()
+    if RECORD.versions["torchvision"] == now["torchvision"]:
+        assert {candidate.model for candidate in candidates(Library.TORCHVISION)} <= recorded
+    if RECORD.versions["timm"] == now["timm"]:
+        assert families == set(timm_families())
+
+
+def test_the_aims_are_met() -> None:
+    assert count(RECORD.entries, Library.TORCHVISION).share_percent == 100
+    timm = count(RECORD.entries, Library.TIMM).share_percent
+    assert timm is not None and timm >= 95
