@@ -91,12 +91,13 @@ def _summary(result: ConvertResult, recipe_name: str) -> dict[str, object]:
         "activations": result.network.structure.activations,
         "shortcuts": result.network.structure.shortcuts,
         "trace_failure": result.network.trace_failure,
+        "untraced_modules": result.network.untraced_modules,
         "notes": result.notes,
     }
 
 
 def _print(result: ConvertResult, recipe_name: str) -> None:
-    from dirnet_convert.cli.plan_table import plan_table, plan_totals
+    from dirnet_convert.cli.plan_table import plan_table, plan_totals, trace_lines
 
     network, config = result.network, result.config
     entropy = {layer.name: f"{layer.entropy_bits:.3f}" for layer in result.bits}
@@ -112,12 +113,8 @@ def _print(result: ConvertResult, recipe_name: str) -> None:
     changes.add_row(
         "batch norms", f"{len(structure.norms)} added; statistics measured again on the calibration images"
     )
-    if network.trace_failure:
-        changes.add_row(
-            "graph",
-            f"could not be traced ({network.trace_failure}); the module tree was used: activations and "
-            "shortcuts stay as they are, and distillation of representations is off",
-        )
+    for sentence in trace_lines(network.trace_failure, network.untraced_modules):
+        changes.add_row("graph", sentence)
     for sentence in result.notes:
         changes.add_row("data", sentence)
     changes.add_row("recipe", recipe_name or "built-in defaults")

@@ -120,10 +120,10 @@ def _inspect_one(
 ) -> None:
     import dataclasses
 
-    from dirnet_convert.cli.plan_table import plan_table, plan_totals
+    from dirnet_convert.cli.plan_table import plan_table, plan_totals, trace_lines
     from dirnet_convert.convert.binarize_network import plan_network
     from dirnet_convert.convert.detector import plan_detector
-    from dirnet_convert.convert.trace import TraceFailure
+    from dirnet_convert.convert.trace import TraceFailure, opaque_modules
     from dirnet_convert.models.detectors import is_detector
 
     run = run_of_model(model)
@@ -139,13 +139,15 @@ def _inspect_one(
     plan_layers = plan_detector if is_detector(network) else plan_network
     plan, graph = plan_layers(network.eval(), image, options)
     cause = graph.cause if isinstance(graph, TraceFailure) else ""
+    opaque = {} if isinstance(graph, TraceFailure) else opaque_modules(graph)
     if json:
-        print_json({"model": model, "layers": [dataclasses.asdict(p) for p in plan], "trace_failure": cause})
+        layers = [dataclasses.asdict(layer) for layer in plan]
+        print_json({"model": model, "layers": layers, "trace_failure": cause, "untraced_modules": opaque})
         return
     console.print(plan_table(plan, {}, console.width))
     console.print(plan_totals(plan), highlight=False, soft_wrap=True)
-    if cause:
-        console.print(f"The network could not be traced ({cause}); the module tree was used.", markup=False)
+    for line in trace_lines(cause, opaque):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _from_catalog(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Below this many columns a table with a column for each fact breaks every cell into pieces.
 WIDE_TERMINAL = 130
+_NAMED = 4
 
 
 def plan_table(plan: Sequence[LayerPlan], extra: Mapping[str, Mapping[str, str]], width: int) -> Table:
@@ -70,3 +71,25 @@ def plan_totals(plan: Sequence[LayerPlan]) -> str:
     operations = f", {100 * macs / all_macs:.1f} % of the multiply-adds" if all_macs else ""
     share = 100 * weights / all_weights
     return f"{len(chosen)} of {len(plan)} layers are binarized: {share:.1f} % of the weights{operations}."
+
+
+def trace_lines(failure: str, untraced: Mapping[str, str]) -> list[str]:
+    """Return a sentence for a network that has no graph, and one for each cause of modules ``untraced`` in a
+    graph."""
+    if failure:
+        return [
+            f"The network could not be traced ({failure}); the module tree was used: activations and "
+            "shortcuts stay as they are, and distillation of representations is off."
+        ]
+    by_cause: dict[str, list[str]] = {}
+    for name, cause in untraced.items():
+        by_cause.setdefault(cause, []).append(name)
+    return [
+        f"Could not be traced ({cause}): {_some(names)}. Activations and shortcuts inside stay as they are."
+        for cause, names in by_cause.items()
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

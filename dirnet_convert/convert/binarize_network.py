@@ -11,7 +11,14 @@ from dirnet_convert.convert.normal_form import dropouts_as_modules, remove_overw
 from dirnet_convert.convert.policy import Decision, LayerPlan, plan_layers
 from dirnet_convert.convert.rewrite import swap_layers
 from dirnet_convert.convert.structure import Representation, StructureReport, restructure
-from dirnet_convert.convert.trace import TraceFailure, check_image, propagate_shapes, trace, with_outputs
+from dirnet_convert.convert.trace import (
+    TraceFailure,
+    check_image,
+    opaque_modules,
+    propagate_shapes,
+    trace,
+    with_outputs,
+)
 from dirnet_convert.errors import UsageError
 from dirnet_convert.recipe import ConvertOptions, EstimatorOptions
 
@@ -22,7 +29,7 @@ class Binarized:
 
     ``student`` and ``teacher`` map images (N, C, H, W) to logits. ``student_forward`` and ``teacher_forward``
     share their parameters and return (logits, representations). ``trace_failure`` is empty where the network
-    has a graph.
+    has a graph; ``untraced_modules`` are those that are one node of it, with the cause.
     """
 
     student: nn.Module
@@ -32,6 +39,7 @@ class Binarized:
     plan: tuple[LayerPlan, ...]
     structure: StructureReport
     trace_failure: str
+    untraced_modules: dict[str, str]
 
 
 class _WithoutRepresentations(nn.Module):
@@ -101,6 +109,7 @@ def binarize_network(
         plan=plan,
         structure=structure,
         trace_failure="",
+        untraced_modules=opaque_modules(graph),
     )
 
 
@@ -123,4 +132,5 @@ def _binarize_tree(
         plan=plan,
         structure=StructureReport((), (), (), none),
         trace_failure=cause,
+        untraced_modules={},
     )

@@ -68,6 +68,7 @@ def binarize_detector(
         plan=(*(_in_detector(layer, wishes) for layer in built.plan), *head_plan),
         structure=built.structure,
         trace_failure=built.trace_failure,
+        untraced_modules={_BACKBONE + name: cause for name, cause in built.untraced_modules.items()},
     )
 
 

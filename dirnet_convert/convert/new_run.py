@@ -238,5 +238,6 @@ def _plan_json(built: Binarized, bits: tuple[LayerBits, ...]) -> dict[str, objec
         "layers": [dataclasses.asdict(layer) for layer in built.plan],
         "structure": dataclasses.asdict(built.structure),
         "trace_failure": built.trace_failure,
+        "untraced_modules": built.untraced_modules,
         "input_bits": [dataclasses.asdict(layer) for layer in bits],
     }

@@ -22,7 +22,7 @@ class Limits:
     """What one network may take."""
 
     seconds: float = 900.0
-    memory_gb: float = 16.0
+    memory_gb: float = 20.0
 
 
 DEFAULT_LIMITS = Limits()

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from dirnet_convert.binarize.layers import BinaryLayer, binary_layers
 from dirnet_convert.convert.binarize_network import Binarized, binarize_network
@@ -113,6 +115,7 @@ class _Trial:
         torch.manual_seed(self.seed)
         network = entry.build(None).eval()
         enliven(network)
+        keep_every_block(network)
         images = torch.randn(_IMAGES if size <= max(_SIZES) else _COMPARED, 3, size, size)
         self._enter(Stage.CONVERT)
         built = binarize_network(network, images[:1], ConvertOptions(), EstimatorOptions())
@@ -181,6 +184,16 @@ def enliven(network: nn.Module) -> None:
     for parameter in network.parameters():
         if parameter.is_floating_point() and parameter.numel() and parameter.min() == parameter.max():
             parameter.add_(_NOISE * torch.randn_like(parameter))
+
+
+def keep_every_block(network: nn.Module) -> None:
+    """Take the chance out of stochastic depth: a block dropped for all images of the only step would get no
+    gradient."""
+    for module in network.modules():
+        if isinstance(module, StochasticDepth):
+            module.p = 0.0
+        elif isinstance(module, DropPath):
+            module.drop_prob = 0.0
 
 
 def accepted_size(network: nn.Module, own_size: int) -> int:

@@ -25,6 +25,10 @@ from dirnet_convert.onnx_export.verify_report import ExportMismatch, Tolerances,
 from dirnet_convert.runtime.library import library_path
 from dirnet_convert.runtime.session import Kernels, load_session
 
+# Another order of summation takes the runtime's float32 about as far from the exact result as PyTorch's own;
+# what is this many times as far is no rounding.
+_ROUNDING_FACTOR = 8.0
+
 
 @dataclass(frozen=True)
 class CheckedExport:
@@ -92,17 +96,25 @@ def check_float(network: nn.Module, model: onnx.ModelProto, images: Tensor, tole
     """Return the largest |difference| of the logits on ``images`` (N, C, H, W) over their root mean square.
 
     Raises:
-        ExportMismatch: it is more than ``tolerances.rounding``.
+        ExportMismatch: it is more than ``tolerances.rounding``, and more than the network itself explains.
     """
     session = load_session(model.SerializeToString(), kernels=Kernels.STOCK)
-    reference = copy.deepcopy(network).cpu().eval()
     name = session.get_inputs()[0].name
-    own, got = [], []
-    for batch in image_batches(model, images, batch_size=8):
-        with torch.no_grad():
-            own.append(reference(batch))
-        got.append(torch.from_numpy(session.run(None, {name: batch.numpy()})[0]))
-    error = relative_error(torch.cat(got), torch.cat(own))
+    batches = tuple(image_batches(model, images, batch_size=8))
+    got = torch.cat([torch.from_numpy(session.run(None, {name: batch.numpy()})[0]) for batch in batches])
+    reference = copy.deepcopy(network).cpu().eval()
+    own = _logits(reference, batches)
+    error = relative_error(got, own)
     if not error <= tolerances.rounding:
-        raise ExportMismatch("the output", f"it differs by {error:.3g} of its root mean square")
+        # Networks whose last layers cancel large terms multiply their rounding. How much this one does is
+        # seen in PyTorch itself, between its own float32 and float64.
+        exact = _logits(reference.double(), tuple(batch.double() for batch in batches))
+        error = relative_error(got.double(), exact)
+        if not error <= max(tolerances.rounding, _ROUNDING_FACTOR * relative_error(own.double(), exact)):
+            raise ExportMismatch("the output", f"it differs by {error:.3g} of its root mean square")
     return error
+
+
+def _logits(network: nn.Module, batches: tuple[Tensor, ...]) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([network(batch) for batch in batches])

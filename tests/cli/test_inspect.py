@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import Result
 
-from dirnet_convert.cli.plan_table import plan_table, plan_totals
+from dirnet_convert.cli.plan_table import plan_table, plan_totals, trace_lines
 from dirnet_convert.convert.policy import Decision, LayerPlan
 from dirnet_convert.coverage.candidates import Candidate, Library
 
@@ -50,6 +50,15 @@ def test_a_layer_has_its_share_its_bits_the_reason_the_remedy_and_the_caution(wi
 def test_a_wide_terminal_has_a_line_for_a_layer() -> None:
     wide = [line for line in _printed(200).splitlines() if line.startswith("│")]
     assert len(wide) == len(PLAN)
+
+
+def test_what_could_not_be_traced_is_named_once_for_each_cause() -> None:
+    assert trace_lines("", {}) == []
+    (whole,) = trace_lines("it branches", {})
+    assert "it branches" in whole and "module tree" in whole
+    first, second = trace_lines("", {**{f"block.{i}": "a loop" for i in range(6)}, "head": "a branch"})
+    assert "(a loop): block.0, block.1, block.2, block.3 and 2 more." in first
+    assert "(a branch): head." in second
 
 
 def test_without_a_graph_operations_are_unknown() -> None:

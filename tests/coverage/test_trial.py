@@ -7,10 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from timm.layers import DropPath
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from dirnet_convert.coverage.operations import is_convolutional
-from dirnet_convert.coverage.trial import Outcome, Route, Stage, TrialResult, enliven, seed_of, try_network
+from dirnet_convert.coverage.trial import (
+    Outcome,
+    Route,
+    Stage,
+    TrialResult,
+    enliven,
+    keep_every_block,
+    seed_of,
+    try_network,
+)
 
 FILE = """
 import torch
@@ -190,3 +201,11 @@ def test_constant_parameters_get_noise_and_others_do_not(generator: torch.Genera
     assert torch.equal(layer.weight, before)
     assert len(norm.weight.unique()) == len(norm.bias.unique()) == 8
     assert norm.weight.abs().max() < 1
+
+
+def test_stochastic_depth_drops_no_block_in_a_trial() -> None:
+    network = nn.Sequential(StochasticDepth(1.0, "row"), DropPath(1.0)).train()
+    x = torch.ones(2, 3, 4, 4)
+    assert not network(x).any()
+    keep_every_block(network)
+    assert torch.equal(network(x), x)

@@ -14,9 +14,10 @@ from torch import nn
 
 from dirnet_convert.onnx_export import checked
 from dirnet_convert.onnx_export.engine_check import relative_error
+from dirnet_convert.onnx_export.exporter import float_model
 from dirnet_convert.onnx_export.lockstep import Follow, compare_bits, run_lockstep
 from dirnet_convert.onnx_export.verify import verify_export
-from dirnet_convert.onnx_export.verify_report import ExportMismatch
+from dirnet_convert.onnx_export.verify_report import ExportMismatch, Tolerances
 from dirnet_convert.runtime.session import Kernels
 
 NAME = "resnet_per_convolution"
@@ -192,4 +193,17 @@ def test_a_float_model_is_compared_by_its_logits(tmp_path: Path) -> None:
     with torch.no_grad():
         network[2].bias += 1
     with pytest.raises(ExportMismatch):
-        checked.check_float(network, model, x, checked.Tolerances())
+        checked.check_float(network, model, x, Tolerances())
+
+
+def test_a_float_model_may_round_as_much_as_pytorch_does_itself() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 4, 3), nn.Flatten(), nn.LazyLinear(3)).eval()
+    x, strict = images("groups"), Tolerances(rounding=1e-12)
+    with torch.no_grad():
+        network(x)
+        model = float_model(network, x[:1])
+        assert checked.check_float(network, model, x, strict) > 1e-12
+        network[3].bias += 1e-3
+    with pytest.raises(ExportMismatch):
+        checked.check_float(network, model, x, strict)
