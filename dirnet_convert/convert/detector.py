@@ -104,7 +104,6 @@ class _Wishes:
 def _wishes(detector: SSD | FasterRCNN, options: ConvertOptions) -> _Wishes:
     names = [name for name, module in detector.named_modules() if isinstance(module, _LAYERS)]
     keep, binarize = _matched(options.keep, names), _matched(options.binarize, names)
-    _check_asked(detector, options.binarize, names)
     pyramid = frozenset(name for name in names if name.startswith(_PYRAMID)) - keep - binarize
     lateral = frozenset(name for name in pyramid if name.startswith(_LATERAL))
     swapped = pyramid - lateral if options.head is Head.BINARIZE else frozenset()
@@ -134,16 +133,6 @@ def _matched(globs: tuple[str, ...], names: list[str]) -> frozenset[str]:
             )
         found.update(matching)
     return frozenset(found)
-
-
-def _check_asked(detector: nn.Module, globs: tuple[str, ...], names: list[str]) -> None:
-    for glob in globs:
-        matching = fnmatch.filter(names, glob)
-        if all(isinstance(detector.get_submodule(name), nn.Linear) for name in matching):
-            raise UsageError(
-                f"--binarize '{glob}' asks for {matching[0]}, which cannot be binarized: of a detector only "
-                "convolutions are."
-            )
 
 
 def _in_backbone(names: Sequence[str]) -> tuple[str, ...]:
@@ -186,12 +175,12 @@ def _plan_head(detector: SSD | FasterRCNN, image: Tensor, head: Head, wishes: _W
 
 def _decide(name: str, layer: nn.Module, head: Head, wishes: _Wishes) -> tuple[Decision, str, str]:
     ask = f"--binarize '{name}'"
-    if isinstance(layer, nn.Linear):
-        return Decision.KEEP, "linear layer: of a detector only convolutions are binarized", ""
     if name in wishes.keep:
         return Decision.KEEP, "asked for with --keep", ""
     if name in wishes.binarize:
         return Decision.BINARIZE, "asked for with --binarize", ""
+    if isinstance(layer, nn.Linear):
+        return Decision.KEEP, "linear layer: unasked, only convolutions are binarized", ask
     if layer.groups > 1:
         return Decision.KEEP, f"grouped: sums of {layer.weight[0].numel()} signs say too little", ask
     if name.startswith("rpn.head.") and ".conv." not in name:

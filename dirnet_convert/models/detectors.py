@@ -26,6 +26,8 @@ COCO_CLASSES = 80
 _FAMILIES = ("ssd", "fasterrcnn")
 _RESNET18 = "fasterrcnn_resnet18_fpn"
 _BACKGROUND = 1
+# Enough for the statistics of a layer; an image has up to 1000 regions, which take much memory.
+_REGIONS = 128
 _NO_CATEGORY = ("__background__", "N/A")
 
 
@@ -134,7 +136,8 @@ def loss_names(detector: nn.Module) -> tuple[str, ...]:
 
 
 class FeatureForward(nn.Module):
-    """Runs a detector's backbone and the convolutions of its head on images, and nothing that sorts boxes."""
+    """Runs every layer of a detector on images: of a Faster R-CNN, those of the box head on its likeliest
+    regions."""
 
     def __init__(self, detector: SSD | FasterRCNN) -> None:
         super().__init__()
@@ -142,10 +145,25 @@ class FeatureForward(nn.Module):
         self.train(detector.training)
 
     def forward(self, images: Tensor) -> object:
-        """Return what the head's convolutions say of images (N, 3, H, W)."""
-        features = list(self.detector.backbone(images).values())
-        head = self.detector.head if isinstance(self.detector, SSD) else self.detector.rpn.head
-        return head(features)
+        """Return what the last layers say of images (N, 3, H, W)."""
+        features = self.detector.backbone(images)
+        if isinstance(self.detector, SSD):
+            return self.detector.head(list(features.values()))
+        prepared, _ = self.detector.transform(images)
+        heads = self.detector.roi_heads
+        regions = [boxes[:_REGIONS] for boxes in self._proposals(prepared, features)]
+        return heads.box_predictor(
+            heads.box_head(heads.box_roi_pool(features, regions, prepared.image_sizes))
+        )
+
+    def _proposals(self, prepared: ImageList, features: dict[str, Tensor]) -> list[Tensor]:
+        """Return the regions of each image, likeliest first, without targets in training mode too."""
+        rpn = self.detector.rpn
+        training, rpn.training = rpn.training, False
+        try:
+            return rpn(prepared, features)[0]
+        finally:
+            rpn.training = training
 
 
 def check_detections(found: object, name: str) -> None:

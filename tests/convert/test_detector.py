@@ -128,8 +128,22 @@ def test_globs_name_layers_of_the_whole_detector() -> None:
     assert decisions["backbone.fpn.layer_blocks.1.0"].remedy == "--set convert.head=binarize"
     with pytest.raises(UsageError, match=r"No layer matches 'layer1\.0\.conv1'"):
         binarized(RESNET18, 64, keep=("layer1.0.conv1",))
-    with pytest.raises(UsageError, match="of a detector only convolutions are"):
-        binarized(RESNET18, 64, binarize=("roi_heads.box_head.fc6",))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_box_head_can_be_asked_for_and_is_calibrated(training: bool) -> None:
+    name = "roi_heads.box_head.fc6"
+    network = binarized(RESNET18, 64, binarize=(name,))
+    plan = {layer.name: layer for layer in network.plan}
+    assert plan[name].decision == "binarize"
+    assert plan["roi_heads.box_head.fc7"].remedy == "--binarize 'roi_heads.box_head.fc7'"
+    layer = network.student.get_submodule(name)
+    assert layer in binary_layers(network.student) and not layer.threshold.any()
+    forward = FeatureForward(network.student.train(training))
+    bits = calibrate(forward, torch.randn(4, 3, 64, 64), Threshold.MEDIAN, 2)
+    assert f"detector.{name}" in {one.name for one in bits}
+    assert layer.threshold.any()
+    assert network.student.rpn.training is training
 
 
 def recipe_for(name: str, weights: Path, data: Path, **options: object) -> Recipe:

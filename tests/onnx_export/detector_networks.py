@@ -133,9 +133,11 @@ def settle(detector: nn.Module, size: int) -> None:
     detector.eval()
 
 
-def binarized(detector: SSD | FasterRCNN, size: int = SIZE, head: Head = Head.KEEP) -> SSD | FasterRCNN:
+def binarized(
+    detector: SSD | FasterRCNN, size: int = SIZE, head: Head = Head.KEEP, binarize: tuple[str, ...] = ()
+) -> SSD | FasterRCNN:
     torch.manual_seed(SEED)
-    options = ConvertOptions(head=head)
+    options = ConvertOptions(head=head, binarize=binarize)
     student = binarize_detector(detector, images(1, size), options, EstimatorOptions()).student
     settle(student, size)
     return student

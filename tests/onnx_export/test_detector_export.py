@@ -15,15 +15,17 @@ import torchvision
 from torch import nn
 
 from dirnet_convert.binarize.layers import BinaryConv2d
+from dirnet_convert.convert.calibrate import calibrate
 from dirnet_convert.data.registry import open_data
 from dirnet_convert.errors import UsageError
+from dirnet_convert.models.detectors import FeatureForward
 from dirnet_convert.onnx_export.checked import available_engines
 from dirnet_convert.onnx_export.detector import export
 from dirnet_convert.onnx_export.detector.export import export_detector_checked, export_float_detector_checked
 from dirnet_convert.onnx_export.detector.model import DetectorModel, Form, detector_model
 from dirnet_convert.onnx_export.detector.verify import shared_detections, verify_detector
 from dirnet_convert.onnx_export.verify_report import ExportMismatch
-from dirnet_convert.recipe import DataOptions, Head
+from dirnet_convert.recipe import DataOptions, Head, Threshold
 from dirnet_convert.runtime.detector import load_detector
 from dirnet_convert.runtime.session import Kernels
 
@@ -87,6 +89,16 @@ def test_a_binarized_detector_with_a_binary_head_is_verified_and_written(kind: s
     loaded = load_detector(path, kernels=Kernels.STOCK)
     assert loaded.info == networks.info()
     assert onnx.load(path).functions
+
+
+def test_a_binary_box_head_is_verified_and_written(tmp_path: Path) -> None:
+    layers = ("roi_heads.box_head.fc6", "roi_heads.box_head.fc7")
+    student = networks.binarized(networks.faster_rcnn(), binarize=layers)
+    calibrate(FeatureForward(student), networks.images(4), Threshold.MEDIAN)
+    written = export_detector_checked(student, networks.images(2), networks.info(), tmp_path / "model.onnx")
+    assert set(layers) <= {name.partition("#")[0] for name in written.result.binary_nodes}
+    kinds = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node if node.domain}
+    assert any(kind.startswith("BinaryGemm") for kind in kinds)
 
 
 @pytest.mark.parametrize("kind", KINDS)
