@@ -108,6 +108,8 @@ def _kinds(model: onnx.ModelProto) -> dict[str, SizeKind]:
 
 
 def _kind(node: onnx.NodeProto, index: int) -> SizeKind:
+    if node.domain == DOMAIN and node.op_type.startswith("StemConv2d"):
+        return SizeKind.CONVOLUTION if index == 1 else SizeKind.VECTORS
     if node.domain == DOMAIN:
         is_weight = index == 1 and node.op_type != "Binarize"
         return SizeKind.PACKED if is_weight else SizeKind.VECTORS

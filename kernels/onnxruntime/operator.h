@@ -37,6 +37,7 @@ std::vector<Definition> binarize_definitions();
 std::vector<Definition> binary_conv2d_definitions();
 std::vector<Definition> binary_gemm_definitions();
 std::vector<Definition> binary_max_pool2d_definitions();
+std::vector<Definition> stem_conv2d_definitions();
 
 }  // namespace dirnet::ort
 

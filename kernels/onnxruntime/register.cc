@@ -24,7 +24,7 @@ constexpr const char* kIsaKey = "dirnet.isa";
 std::vector<Definition> all_definitions() {
   std::vector<Definition> all;
   for (const auto& family : {binarize_definitions(), binary_conv2d_definitions(), binary_gemm_definitions(),
-                             binary_max_pool2d_definitions()}) {
+                             binary_max_pool2d_definitions(), stem_conv2d_definitions()}) {
     all.insert(all.end(), family.begin(), family.end());
   }
   return all;

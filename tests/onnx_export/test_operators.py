@@ -31,6 +31,9 @@ NAMES = {
     "BinaryConv2dAddActWithBits",
     "BinaryGemm",
     "BinaryMaxPool2d",
+    "StemConv2d",
+    "StemConv2dToBits",
+    "StemConv2dWithBits",
 }
 
 

@@ -13,7 +13,8 @@ from onnx.reference import ReferenceEvaluator
 from dirnet_convert.onnx_export.operators import OPERATORS, single_node_model
 from dirnet_convert.runtime import Kernels, Optimization, available_isas, load_session
 
-OPERATOR_NAMES = sorted(OPERATORS)
+# The stem is a sum of floats, whose rounding differs from route to route: see test_stem.py.
+OPERATOR_NAMES = [name for name in sorted(OPERATORS) if not name.startswith("StemConv2d")]
 # The first 1.x of ONNX Runtime that supports an opset for good.
 OLDEST_MINOR = {23: 23, 24: 24}
 

@@ -49,8 +49,11 @@ def test_group_that_does_not_divide_the_output_channels(build, inputs, attribute
 @pytest.mark.parametrize("operator", sorted(OPERATORS))
 def test_every_attribute_must_be_written(build, inputs, attributes, operator):
     spec = OPERATORS[operator]
-    every = attributes | {"ceil_mode": 0}
+    pooling = {"pool_kernel_shape": [1, 1], "pool_strides": [1, 1], "pool_pads": [0, 0, 0, 0]}
+    every = attributes | {"ceil_mode": 0} | pooling
     shapes = inputs | {"X": np.zeros((1, 70), np.float32)}
+    if operator.startswith("StemConv2d"):
+        shapes |= {"X": np.zeros((1, 3, 8, 8), np.float32), "W": np.zeros((8, 3, 3, 3), np.float32)}
     for missing in spec.attributes:
         given = {item.name: every[item.name] for item in spec.attributes if item.name != missing.name}
         model = build(
@@ -196,6 +199,43 @@ def test_max_pool(build, bits, change, sentence):
     model = build({"B": example}, attributes | change, operator="BinaryMaxPool2d", constants=())
     with pytest.raises(Exception, match=r".") as failure:
         load_session(model).run(None, {"B": example})
+    assert sentence in str(failure.value)
+
+
+STEM = {
+    "kernel_shape": [3, 3],
+    "strides": [1, 1],
+    "pads": [1, 1, 1, 1],
+    "pool_kernel_shape": [2, 2],
+    "pool_strides": [2, 2],
+    "pool_pads": [0, 0, 0, 0],
+    "clip_min": -1.0,
+    "clip_max": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "change", "sentence"),
+    [
+        ({"X": (1, 3, 8)}, {}, "'X' has shape (1, 3, 8)"),
+        ({"X": (1, 4, 8, 8)}, {}, "'X' has shape (1, 4, 8, 8)"),
+        ({"X": (1, 3, 1, 8)}, {}, "'X' holds images of 1 x 8, too small for the kernel and the window"),
+        ({"W": (5, 3, 3, 2)}, {}, "'W' has shape (5, 3, 3, 2)"),
+        ({"W": (0, 3, 3, 3), "bias": (0,)}, {}, "'W' has shape (0, 3, 3, 3)"),
+        ({"bias": (4,)}, {}, "'bias' has shape (4)"),
+        ({"threshold": (6,)}, {}, "'threshold' has shape (6)"),
+        ({}, {"pool_pads": [0, 2, 0, 0]}, "'pool_pads' holds 2, which is not smaller than the window"),
+        ({}, {"pool_strides": [0, 1]}, "'pool_strides' holds 0"),
+        ({}, {"clip_min": float("nan")}, "'clip_min' is not a number"),
+    ],
+)
+@pytest.mark.parametrize("constants", [(), ("W", "bias", "threshold")])
+def test_stem(build, shapes, change, sentence, constants):
+    usual = {"X": (1, 3, 8, 8), "W": (5, 3, 3, 3), "bias": (5,), "threshold": (5,)}
+    values = {name: np.zeros(shape, np.float32) for name, shape in (usual | shapes).items()}
+    model = build(values, STEM | change, operator="StemConv2dWithBits", constants=constants)
+    with pytest.raises(Exception, match="StemConv2dWithBits") as failure:
+        load_session(model).run(None, {k: v for k, v in values.items() if k not in constants})
     assert sentence in str(failure.value)
 
 

@@ -173,6 +173,18 @@ def binary_max_pool2d() -> list[onnx.NodeProto]:
     return b.nodes
 
 
+def stem_conv2d(output: Output) -> list[onnx.NodeProto]:
+    """Return the body of a stem."""
+    b = BodyBuilder()
+    v = b.add("Conv", "X", "W", "bias", references=("kernel_shape", "strides", "pads"))
+    v = b.add("Clip", v, b.attribute_float("clip_min"), b.attribute_float("clip_max"))
+    v = b.add("MaxPool", v, references=("kernel_shape", "strides", "pads"), prefix="pool_")
+    y = b.add("Transpose", v, perm=[0, 2, 3, 1], output=None if output is Output.BITS else "Y")
+    if output is not Output.FLOAT:
+        _pack(b, b.add("GreaterOrEqual", y, "threshold"), b.add("Shape", "W", start=0, end=1), "Bo")
+    return b.nodes
+
+
 def binary_gemm() -> list[onnx.NodeProto]:
     """Return the body of BinaryGemm."""
     b = BodyBuilder()

@@ -38,15 +38,17 @@ class BodyBuilder:
         *inputs: str,
         output: str | None = None,
         references: tuple[str, ...] = (),
+        prefix: str = "",
         **attributes: object,
     ) -> str:
         """Append a node with one output and return the output's name.
 
-        ``references`` names attributes that are taken from the function's attributes of the same name.
+        ``references`` names attributes that are taken from the function's attributes of the same name, which
+        there begins with ``prefix``.
         """
         name = output or self._fresh_name()
         node = onnx.helper.make_node(op_type, list(inputs), [name], **attributes)
-        node.attribute.extend(_reference(item, item, _REFERENCE_KINDS[item]) for item in references)
+        node.attribute.extend(_reference(item, prefix + item, _REFERENCE_KINDS[item]) for item in references)
         self.nodes.append(node)
         return name
 

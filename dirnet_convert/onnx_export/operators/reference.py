@@ -117,6 +117,43 @@ def binary_max_pool2d(inputs: Inputs, attributes: Attributes) -> tuple[np.ndarra
     return (out,)
 
 
+def _stem(inputs: Inputs, attributes: Attributes) -> np.ndarray:
+    """Return the pooled convolution (N, Ho, Wo, O), summed in float64 so that any order of summation can be
+    compared with it."""
+    kernel_h, kernel_w = attributes["kernel_shape"]
+    top, left, bottom, right = attributes["pads"]
+    x = np.pad(inputs["X"].astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (kernel_h, kernel_w), (2, 3))
+    stride_h, stride_w = attributes["strides"]
+    weight = inputs["W"].astype(np.float64)
+    v = np.einsum("nchwij,ocij->nhwo", windows[:, :, ::stride_h, ::stride_w], weight).astype(np.float32)
+    v = v + inputs["bias"]
+    low, high = np.float32(attributes["clip_min"]), np.float32(attributes["clip_max"])
+    v = np.where(v < low, low, v)
+    v = np.where(v > high, high, v)
+    top, left, bottom, right = attributes["pool_pads"]
+    padded = np.pad(v, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, attributes["pool_kernel_shape"], (1, 2))
+    stride_h, stride_w = attributes["pool_strides"]
+    return np.fmax.reduce(windows[:, ::stride_h, ::stride_w], (-2, -1), initial=-np.inf).astype(np.float32)
+
+
+def stem_conv2d(inputs: Inputs, attributes: Attributes) -> tuple[np.ndarray, ...]:
+    """Y = max pooling of clip(convolution + bias); a padded place of the window is left out, and NaN too."""
+    return (_stem(inputs, attributes),)
+
+
+def stem_conv2d_to_bits(inputs: Inputs, attributes: Attributes) -> tuple[np.ndarray, ...]:
+    """Bo = the bits of the pooled value >= threshold."""
+    return (pack_bits(_stem(inputs, attributes) >= inputs["threshold"]),)
+
+
+def stem_conv2d_with_bits(inputs: Inputs, attributes: Attributes) -> tuple[np.ndarray, ...]:
+    """Both: Y as floats and Bo as bits."""
+    y = _stem(inputs, attributes)
+    return y, pack_bits(y >= inputs["threshold"])
+
+
 def binary_gemm(inputs: Inputs, attributes: Attributes) -> tuple[np.ndarray, ...]:
     """Y = (x . w) * scale + bias for B (..., Cw) and W (O, Cw)."""
     x = unpack_bits(inputs["B"], attributes["channels"]).astype(np.int64)

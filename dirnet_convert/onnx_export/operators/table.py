@@ -62,6 +62,38 @@ def _activated_convolution(residual: body.Residual, output: body.Output) -> Oper
     )
 
 
+_STEM_OUTPUTS = {
+    body.Output.FLOAT: ("", (_Y,), reference.stem_conv2d),
+    body.Output.BITS: ("ToBits", (_BITS,), reference.stem_conv2d_to_bits),
+    body.Output.BOTH: ("WithBits", (_Y, _BITS), reference.stem_conv2d_with_bits),
+}
+_STEM = (
+    *_WINDOW[:3],
+    AttributeSpec("pool_kernel_shape", AttributeKind.INTS, 2),
+    AttributeSpec("pool_strides", AttributeKind.INTS, 2),
+    AttributeSpec("pool_pads", AttributeKind.INTS, 4),
+)
+
+
+def _stem(output: body.Output) -> OperatorSpec:
+    suffix, outputs, meaning = _STEM_OUTPUTS[output]
+    inputs = (
+        TensorSpec("X", ElementType.FLOAT32, "(N, C, H, W)"),
+        TensorSpec("W", ElementType.FLOAT32, "(O, C, kh, kw)"),
+        TensorSpec("bias", ElementType.FLOAT32, "(O)"),
+    )
+    inputs += () if output is body.Output.FLOAT else (_THRESHOLD,)
+    return OperatorSpec(
+        name=f"StemConv2d{suffix}",
+        summary=f"Float convolution of an image, bias, clip and max pooling: {_OUTPUTS[output][3]}.",
+        inputs=inputs,
+        outputs=outputs,
+        attributes=_STEM + _ACT,
+        reference=meaning,
+        build_body=lambda: body.stem_conv2d(output),
+    )
+
+
 _SPECS = (
     OperatorSpec(
         name="Binarize",
@@ -108,6 +140,7 @@ _SPECS = (
         reference=reference.binary_gemm,
         build_body=body.binary_gemm,
     ),
+    *(_stem(output) for output in body.Output),
 )
 
 OPERATORS: dict[str, OperatorSpec] = {spec.name: spec for spec in _SPECS}

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from dirnet_convert.onnx_export.passes.fold_batch_norm import fold_batch_norm
 from dirnet_convert.onnx_export.passes.fuse_bits import fuse_bits
 from dirnet_convert.onnx_export.passes.fuse_epilogue import fuse_epilogue
+from dirnet_convert.onnx_export.passes.fuse_stem import fuse_stem
 from dirnet_convert.onnx_export.passes.hoist_binarize import hoist_binarize
 from dirnet_convert.onnx_export.passes.layout import choose_layout, remaining_transposes
 from dirnet_convert.onnx_export.passes.merge_binarize import merge_binarize
@@ -23,6 +24,7 @@ PASSES = (
     choose_layout,
     merge_binarize,
     fuse_epilogue,
+    fuse_stem,
     fuse_bits,
 )
 
@@ -38,6 +40,7 @@ __all__ = [
     "fold_batch_norm",
     "fuse_bits",
     "fuse_epilogue",
+    "fuse_stem",
     "hoist_binarize",
     "merge_binarize",
     "merge_slices",

@@ -1,4 +1,4 @@
-"""A Binarize that reads a binary convolution goes into it: bits flow from convolution to convolution."""
+"""A Binarize that reads a binary convolution or the stem goes into it: bits flow between operators."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dirnet_convert.onnx_export.ir_tools import (
 )
 from dirnet_convert.onnx_export.operators import DOMAIN
 
-_ACTIVATED = ("BinaryConv2dAct", "BinaryConv2dAddAct")
+_WITH_BITS = ("BinaryConv2dAct", "BinaryConv2dAddAct", "StemConv2d")
 
 
 def fuse_bits(model: ir.Model) -> int:
@@ -28,7 +28,7 @@ def fuse_bits(model: ir.Model) -> int:
     """
     fused = 0
     for conv in list(model.graph):
-        if not is_ours(conv, "BinaryConv2d", *_ACTIVATED):
+        if not is_ours(conv, "BinaryConv2d", *_WITH_BITS):
             continue
         uses = list(conv.outputs[0].uses())
         binarize = next((use.node for use in uses if is_ours(use.node, "Binarize")), None)

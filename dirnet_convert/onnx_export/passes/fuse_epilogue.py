@@ -81,7 +81,7 @@ def _take(e: _Epilogue, value: ir.Value, node: ir.Node) -> bool:
             return False
         e.residual = _without_constant(e, other)
         return True
-    activation = _clip_range(node, value)
+    activation = clip_range(node, value)
     if activation is not None and not e.is_activated:
         e.clip, e.module = activation, node.metadata_props.get(MODULE_KEY, "")
         return True
@@ -128,7 +128,8 @@ def per_channel(value: ir.Value | None, channels: int) -> np.ndarray | None:
     return np.broadcast_to(array.reshape(-1), (channels,)).astype(np.float32)
 
 
-def _clip_range(node: ir.Node, value: ir.Value) -> tuple[float, float] | None:
+def clip_range(node: ir.Node, value: ir.Value) -> tuple[float, float] | None:
+    """Return the bounds where ``node`` is a clip of ``value`` with constant bounds, or a ReLU, else None."""
     if is_op(node, "Relu"):
         return 0.0, math.inf
     if not is_op(node, "Clip") or node.inputs[0] is not value:

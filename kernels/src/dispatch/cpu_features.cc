@@ -54,13 +54,15 @@ bool bit(uint32_t word, int position) { return ((word >> position) & 1U) != 0; }
 CpuFeatures detect_cpu_features() {
   CpuFeatures features;
   if (cpuid(0, 0).eax < 7) return features;
-  const bool osxsave = bit(cpuid(1, 0).ecx, 27);
+  const CpuidRegisters leaf1 = cpuid(1, 0);
+  const bool osxsave = bit(leaf1.ecx, 27);
   if (!osxsave) return features;
   const uint64_t sets = enabled_register_sets();
   const bool ymm_saved = (sets & 0x06) == 0x06;  // SSE and AVX state
   const bool zmm_saved = (sets & 0xE6) == 0xE6;  // and opmask, upper halves, upper 16 registers
   const CpuidRegisters leaf7 = cpuid(7, 0);
-  features.avx2 = ymm_saved && bit(leaf7.ebx, 5);
+  // Every CPU with AVX2 but a few old ones of VIA has fused multiply-add, too.
+  features.avx2 = ymm_saved && bit(leaf7.ebx, 5) && bit(leaf1.ecx, 12);
   features.avx512 = zmm_saved && features.avx2 && bit(leaf7.ebx, 16) && bit(leaf7.ebx, 17) &&
                     bit(leaf7.ebx, 30) && bit(leaf7.ebx, 31) && bit(leaf7.ecx, 14);
   return features;

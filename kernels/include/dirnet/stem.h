@@ -1,0 +1,79 @@
+// The float convolution before the first binary layer, with its bias, clip and max pooling, NCHW in and NHWC
+// out: left alone, it and the passes around it take longer than all binary layers together.
+#ifndef DIRNET_STEM_H_
+#define DIRNET_STEM_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include "dirnet/dirnet.h"
+
+namespace dirnet {
+
+// Assumed: every extent and stride is >= 1 (batch may be 0), pads are >= 0 and every pad of the pooling is
+// smaller than its window.
+struct StemShape {
+  int64_t batch, in_h, in_w, in_c, out_c;
+  int64_t kernel_h, kernel_w;
+  int64_t stride_h, stride_w;
+  int64_t pad_top, pad_left, pad_bottom, pad_right;
+  int64_t pool_h, pool_w;  // 1 and 1 for none
+  int64_t pool_stride_h, pool_stride_w;
+  int64_t pool_top, pool_left, pool_bottom, pool_right;
+
+  int64_t conv_h() const;  // 0 when the kernel does not fit into the padded image
+  int64_t conv_w() const;
+  int64_t out_h() const;
+  int64_t out_w() const;
+};
+
+// What happens to a sum, in float32:
+//   v = sum + bias[o];  v = v < clip_min ? clip_min : v;  v = v > clip_max ? clip_max : v;
+//   y = the maximum of the window, NaN passed over;  bit = y >= threshold[o]
+// At least one of y and bits is wanted; threshold is set whenever bits is.
+struct StemOutputs {
+  float clip_min = -std::numeric_limits<float>::infinity();
+  float clip_max = std::numeric_limits<float>::infinity();
+  const float* threshold = nullptr;  // (O)
+  float* y = nullptr;                // (N, Ho, Wo, O), null = no float output
+  uint64_t* bits = nullptr;          // (N, Ho, Wo, ceil(O / 64)), null = no bit output
+};
+
+// Weights and bias laid out for one ISA. Movable, not copyable.
+class PackedStem {
+ public:
+  PackedStem() = default;
+  PackedStem(PackedStem&& other) noexcept;
+  PackedStem& operator=(PackedStem&& other) noexcept;
+  PackedStem(const PackedStem&) = delete;
+  PackedStem& operator=(const PackedStem&) = delete;
+  ~PackedStem();
+
+  bool empty() const { return data_ == nullptr; }
+  Isa isa() const { return isa_; }
+  size_t size_bytes() const { return size_bytes_; }
+  const float* data() const { return data_; }  // aligned to 64 bytes
+
+ private:
+  friend PackedStem pack_stem(Isa isa, const float* weights, const float* bias, const StemShape& shape);
+
+  float* data_ = nullptr;
+  size_t size_bytes_ = 0;
+  Isa isa_ = Isa::kReference;
+};
+
+// Lays out (O, C, kh, kw) weights and (O) bias for `isa`, which must be built; batch, in_h, in_w and the
+// pooling of the shape are ignored. The result is empty() when memory ran out.
+PackedStem pack_stem(Isa isa, const float* weights, const float* bias, const StemShape& shape);
+
+// x (N, C, H, W) through convolution, epilogue and pooling, with the ISA that the weights were packed for.
+// Sums are taken in another order than the reference's, and in Winograd's form where that is worth its while,
+// so that results differ by rounding; images that hold an infinity or NaN are summed tap by tap. False
+// (outputs unspecified) only when memory ran out.
+bool stem_conv2d(const PackedStem& stem, const float* x, const StemShape& shape, const StemOutputs& outputs,
+                 const Parallel& parallel);
+
+}  // namespace dirnet
+
+#endif  // DIRNET_STEM_H_

@@ -1,0 +1,152 @@
+#include "dirnet/stem.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <optional>
+#include <vector>
+
+#include "dispatch/kernel_table.h"
+#include "driver/parallel.h"
+#include "driver/stem_rows.h"
+#include "reference/reference.h"
+
+namespace dirnet {
+
+namespace {
+
+// Enough for a few threads to share one image, and few enough that the rows that two bands compute both are
+// few.
+constexpr int64_t kBands = 4;
+
+bool all_finite(const float* x, int64_t count) {
+  uint32_t infinite = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    uint32_t word;
+    std::memcpy(&word, x + i, sizeof(word));
+    // The exponent's bits are all ones exactly in infinities and NaN.
+    infinite |= static_cast<uint32_t>((word & 0x7F800000U) == 0x7F800000U);
+  }
+  return infinite == 0;
+}
+
+// A part of one image: pooled rows [begin, end).
+class Band {
+ public:
+  Band(const PackedStem& stem, const StemShape& shape, const StemOutputs& outputs, const float* image,
+       int64_t index)
+      : kernels_(*stem_kernels_of(stem.isa())),
+        binarize_(kernels_of(stem.isa())->binarize),
+        shape_(shape),
+        outputs_(outputs),
+        index_(index),
+        channels_(padded_channels(shape)),
+        ring_rows_(std::min(shape.pool_h, shape.conv_h()) + 2 * kWinogradOutputs),
+        row_floats_(shape.conv_w() * channels_),
+        ring_(static_cast<size_t>((ring_rows_ * row_floats_ + shape.out_w() * channels_)) * sizeof(float)) {
+    const StemEpilogue epilogue{stem.data(), outputs.clip_min, outputs.clip_max};
+    if (takes_winograd(shape) && all_finite(image, shape.in_c * shape.in_h * shape.in_w)) {
+      winograd_.emplace(kernels_, stem, shape, epilogue, image);
+    } else {
+      direct_.emplace(kernels_, stem, shape, epilogue, image);
+    }
+  }
+
+  bool ok() const { return ring_.data() != nullptr && (winograd_ ? winograd_->ok() : direct_->ok()); }
+
+  void run(int64_t begin, int64_t end) {
+    int64_t next = std::max<int64_t>(begin * shape_.pool_stride_h - shape_.pool_top, 0);
+    bool first = true;
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t top = row * shape_.pool_stride_h - shape_.pool_top;
+      const int64_t bottom = std::min(top + shape_.pool_h, shape_.conv_h());
+      // Strides beyond the window leave rows out.
+      if (top > next && direct_) next = top;
+      while (next < bottom) {
+        if (winograd_) {
+          winograd_->write(next, first, {ring(next), ring(next + 1), ring(next + 2)});
+          next += kWinogradOutputs;
+        } else {
+          direct_->write(next, ring(next));
+          ++next;
+        }
+        first = false;
+      }
+      pool(row, std::max<int64_t>(top, 0), bottom);
+    }
+  }
+
+ private:
+  float* ring(int64_t row) const {
+    return reinterpret_cast<float*>(ring_.data()) + row % ring_rows_ * row_floats_;
+  }
+
+  void pool(int64_t row, int64_t top, int64_t bottom) {
+    const StemShape& s = shape_;
+    const int64_t pixel = (index_ * s.out_h() + row) * s.out_w();
+    float* line = reinterpret_cast<float*>(ring_.data()) + ring_rows_ * row_floats_;
+    // Channels without spare lanes can be written where they belong.
+    float* y = outputs_.y != nullptr ? outputs_.y + pixel * s.out_c : line;
+    float* pooled = channels_ == s.out_c ? y : line;
+    std::vector<const float*> rows;
+    for (int64_t i = top; i < bottom; ++i) rows.push_back(ring(i));
+    kernels_.max_pool({rows.data(), bottom - top, s.conv_w(), s.pool_w, s.pool_stride_w, s.pool_left,
+                       s.out_w(), channels_, pooled});
+    if (channels_ != s.out_c) {
+      for (int64_t x = 0; x < s.out_w(); ++x) {
+        std::memmove(y + x * s.out_c, line + x * channels_, static_cast<size_t>(s.out_c) * sizeof(float));
+      }
+    }
+    if (outputs_.bits != nullptr) {
+      binarize_(y, s.out_w(), s.out_c, outputs_.threshold, outputs_.bits + pixel * words_for(s.out_c));
+    }
+  }
+
+  const StemKernels& kernels_;
+  void (*binarize_)(const float*, int64_t, int64_t, const float*, uint64_t*);
+  const StemShape& shape_;
+  const StemOutputs& outputs_;
+  int64_t index_;
+  int64_t channels_;  // padded
+  int64_t ring_rows_;
+  int64_t row_floats_;
+  AlignedBuffer ring_;  // the last rows of the convolution, then one pooled row
+  std::optional<WinogradRows> winograd_;
+  std::optional<DirectRows> direct_;
+};
+
+int64_t extent(int64_t in, int64_t before, int64_t after, int64_t window, int64_t stride) {
+  const int64_t room = in + before + after - window;
+  return room < 0 ? 0 : room / stride + 1;
+}
+
+}  // namespace
+
+int64_t StemShape::conv_h() const { return extent(in_h, pad_top, pad_bottom, kernel_h, stride_h); }
+int64_t StemShape::conv_w() const { return extent(in_w, pad_left, pad_right, kernel_w, stride_w); }
+int64_t StemShape::out_h() const { return extent(conv_h(), pool_top, pool_bottom, pool_h, pool_stride_h); }
+int64_t StemShape::out_w() const { return extent(conv_w(), pool_left, pool_right, pool_w, pool_stride_w); }
+
+bool stem_conv2d(const PackedStem& stem, const float* x, const StemShape& s, const StemOutputs& outputs,
+                 const Parallel& parallel) {
+  if (s.batch == 0 || s.out_h() == 0 || s.out_w() == 0) return true;
+  if (stem.isa() == Isa::kReference) return reference::stem_conv2d(stem, x, s, outputs);
+  const int64_t bands = std::min(s.out_h(), kBands);
+  const int64_t height = (s.out_h() + bands - 1) / bands;
+  std::atomic<bool> ok{true};
+  for_each_item(parallel, s.batch * bands, [&](int64_t item) {
+    const int64_t index = item / bands;
+    const int64_t begin = item % bands * height;
+    const int64_t end = std::min(begin + height, s.out_h());
+    if (begin >= end) return;
+    Band band(stem, s, outputs, x + index * s.in_c * s.in_h * s.in_w, index);
+    if (!band.ok()) {
+      ok.store(false);
+      return;
+    }
+    band.run(begin, end);
+  });
+  return ok.load();
+}
+
+}  // namespace dirnet

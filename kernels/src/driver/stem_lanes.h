@@ -1,0 +1,204 @@
+// The stem's micro-kernels, written once over a register type `V` of an ISA:
+//   V::Reg, V::kLanes (divides 16), V::kTiles (Winograd tiles at a time), load, store, set1, add, sub, mul,
+//   fma(a, b, c) = a * b + c, max(a, b) and min(a, b), which give b where the operands are unordered.
+// Internal linkage on purpose: every ISA's own file includes it and gets its own copy.
+#ifndef DIRNET_SRC_DRIVER_STEM_LANES_H_
+#define DIRNET_SRC_DRIVER_STEM_LANES_H_
+
+#include <math.h>
+
+#include "driver/stem_tile.h"
+#include "driver/unroll.h"
+
+namespace dirnet {
+namespace {
+
+template <typename V>
+struct StemLanes {
+  using Reg = typename V::Reg;
+  static constexpr int kLanes = V::kLanes;
+
+  // The rows of B' at the points 0, 1, -1, 2, -2 and infinity:
+  //   4 x0 - 5 x2 + x4;  (x4 - 4 x2) +- (x3 - 4 x1);  (x4 - x2) +- 2 (x3 - x1);  4 x1 - 5 x3 + x5
+  static DIRNET_INLINE void input_transform(const Reg (&x)[6], Reg (&y)[6]) {
+    const Reg four = V::set1(4.0F);
+    const Reg minus_four = V::set1(-4.0F);
+    const Reg minus_five = V::set1(-5.0F);
+    const Reg even = V::fma(minus_four, x[2], x[4]);
+    const Reg odd = V::fma(minus_four, x[1], x[3]);
+    const Reg even_two = V::sub(x[4], x[2]);
+    const Reg odd_two = V::add(V::sub(x[3], x[1]), V::sub(x[3], x[1]));
+    y[0] = V::fma(four, x[0], V::fma(minus_five, x[2], x[4]));
+    y[1] = V::add(even, odd);
+    y[2] = V::sub(even, odd);
+    y[3] = V::add(even_two, odd_two);
+    y[4] = V::sub(even_two, odd_two);
+    y[5] = V::fma(four, x[1], V::fma(minus_five, x[3], x[5]));
+  }
+
+  // The rows of A': m0 + (m1 + m2) + (m3 + m4);  (m1 - m2) + 2 (m3 - m4);  (m1 + m2) + 4 (m3 + m4) + m5
+  static DIRNET_INLINE void output_transform(const Reg (&m)[6], Reg (&y)[3]) {
+    const Reg two = V::set1(2.0F);
+    const Reg four = V::set1(4.0F);
+    const Reg sum_one = V::add(m[1], m[2]);
+    const Reg sum_two = V::add(m[3], m[4]);
+    y[0] = V::add(V::add(m[0], sum_one), sum_two);
+    y[1] = V::fma(two, V::sub(m[3], m[4]), V::sub(m[1], m[2]));
+    y[2] = V::add(V::fma(four, sum_two, sum_one), m[5]);
+  }
+
+  static void transform_six(const float* const* in, float* const* out, int64_t count) {
+    for (int64_t i = 0; i < count; i += kLanes) {
+      Reg x[6];
+      Reg y[6];
+      DIRNET_UNROLL
+      for (int k = 0; k < 6; ++k) x[k] = V::load(in[k] + i);
+      input_transform(x, y);
+      DIRNET_UNROLL
+      for (int k = 0; k < 6; ++k) V::store(out[k] + i, y[k]);
+    }
+  }
+
+  struct Finish {
+    Reg bias, low, high;
+  };
+
+  static DIRNET_INLINE Finish finish_of(const StemEpilogue& e, int64_t channel) {
+    return {V::load(e.bias + channel), V::set1(e.clip_min), V::set1(e.clip_max)};
+  }
+
+  // What is NaN stays NaN.
+  static DIRNET_INLINE Reg finished(Reg sum, const Finish& f) {
+    return V::min(f.high, V::max(f.low, V::add(sum, f.bias)));
+  }
+
+  // One row of positions, six of them, of T tiles and one register of channels: 6 x T sums in registers, each
+  // the product of transformed inputs and weights over the channels, then the horizontal half of A'.
+  template <int T>
+  static DIRNET_INLINE void multiply_row(const WinogradStrip& s, const float* input, const float* weights,
+                                         Reg (&half)[3][T]) {
+    Reg sum[6][T];
+    DIRNET_UNROLL
+    for (int p = 0; p < 6; ++p) {
+      DIRNET_UNROLL
+      for (int t = 0; t < T; ++t) sum[p][t] = V::set1(0.0F);
+    }
+    const int64_t input_step = s.channels * s.input_pitch;
+    const int64_t weight_step = s.channels * kStemLanes;
+    for (int64_t c = 0; c < s.channels; ++c) {
+      DIRNET_UNROLL
+      for (int p = 0; p < 6; ++p) {
+        const Reg w = V::load(weights + p * weight_step + c * kStemLanes);
+        const float* x = input + p * input_step + c * s.input_pitch;
+        DIRNET_UNROLL
+        for (int t = 0; t < T; ++t) sum[p][t] = V::fma(V::set1(x[t]), w, sum[p][t]);
+      }
+    }
+    DIRNET_UNROLL
+    for (int t = 0; t < T; ++t) {
+      Reg m[6];
+      Reg y[3];
+      DIRNET_UNROLL
+      for (int p = 0; p < 6; ++p) m[p] = sum[p][t];
+      output_transform(m, y);
+      DIRNET_UNROLL
+      for (int k = 0; k < 3; ++k) half[k][t] = y[k];
+    }
+  }
+
+  template <int T>
+  static void winograd_tiles(const WinogradStrip& s, int64_t tile, int64_t channel) {
+    const float* weights = s.weights + channel / kStemLanes * kWinogradPositions * s.channels * kStemLanes +
+                           channel % kStemLanes;
+    alignas(64) float rows[6][3][T][kLanes];
+    for (int i = 0; i < 6; ++i) {
+      Reg half[3][T];
+      multiply_row<T>(s, s.input + i * 6 * s.channels * s.input_pitch + tile,
+                      weights + i * 6 * s.channels * kStemLanes, half);
+      DIRNET_UNROLL
+      for (int k = 0; k < 3; ++k) {
+        DIRNET_UNROLL
+        for (int t = 0; t < T; ++t) V::store(rows[i][k][t], half[k][t]);
+      }
+    }
+    const Finish finish = finish_of(s.epilogue, channel);
+    for (int t = 0; t < T; ++t) {
+      for (int k = 0; k < 3; ++k) {
+        const int64_t column = (tile + t) * 3 + k;
+        if (column >= s.columns) return;
+        Reg m[6];
+        Reg y[3];
+        DIRNET_UNROLL
+        for (int i = 0; i < 6; ++i) m[i] = V::load(rows[i][k][t]);
+        output_transform(m, y);
+        DIRNET_UNROLL
+        for (int r = 0; r < 3; ++r) {
+          V::store(s.output[r] + column * s.out_c + channel, finished(y[r], finish));
+        }
+      }
+    }
+  }
+
+  static void winograd(const WinogradStrip& s) {
+    // Channels outside: their weights, transformed, are read again for every few tiles and should stay near.
+    for (int64_t channel = 0; channel < s.out_c; channel += kLanes) {
+      int64_t tile = 0;
+      for (; tile + V::kTiles <= s.tiles; tile += V::kTiles) winograd_tiles<V::kTiles>(s, tile, channel);
+      for (; tile < s.tiles; ++tile) winograd_tiles<1>(s, tile, channel);
+    }
+  }
+
+  template <int P>
+  static DIRNET_INLINE void direct_pixels(const DirectRow& r, int64_t column, int64_t channel) {
+    Reg sum[P];
+    DIRNET_UNROLL
+    for (int p = 0; p < P; ++p) sum[p] = V::set1(0.0F);
+    const float* weights = r.weights + channel;
+    for (int64_t c = 0; c < r.channels; ++c) {
+      for (int64_t ky = 0; ky < r.kernel_h; ++ky) {
+        const float* x = r.input + c * r.channel_floats + ky * r.input_row_floats + column * r.stride_w;
+        for (int64_t kx = 0; kx < r.kernel_w; ++kx, weights += r.out_c) {
+          const Reg w = V::load(weights);
+          DIRNET_UNROLL
+          for (int p = 0; p < P; ++p) sum[p] = V::fma(V::set1(x[p * r.stride_w + kx]), w, sum[p]);
+        }
+      }
+    }
+    const Finish finish = finish_of(r.epilogue, channel);
+    DIRNET_UNROLL
+    for (int p = 0; p < P; ++p) {
+      V::store(r.output + (column + p) * r.out_c + channel, finished(sum[p], finish));
+    }
+  }
+
+  static void direct(const DirectRow& r) {
+    constexpr int kPixels = 8;
+    for (int64_t channel = 0; channel < r.out_c; channel += kLanes) {
+      int64_t column = 0;
+      for (; column + kPixels <= r.columns; column += kPixels) direct_pixels<kPixels>(r, column, channel);
+      for (; column < r.columns; ++column) direct_pixels<1>(r, column, channel);
+    }
+  }
+
+  static void max_pool(const PoolRow& r) {
+    for (int64_t ox = 0; ox < r.out_w; ++ox) {
+      const int64_t first = ox * r.stride_w - r.pad_left;
+      const int64_t begin = first < 0 ? 0 : first;
+      const int64_t end = first + r.window_w < r.in_w ? first + r.window_w : r.in_w;
+      for (int64_t channel = 0; channel < r.out_c; channel += kLanes) {
+        Reg most = V::set1(-HUGE_VALF);
+        for (int64_t y = 0; y < r.row_count; ++y) {
+          for (int64_t x = begin; x < end; ++x) {
+            most = V::max(V::load(r.rows[y] + x * r.out_c + channel), most);
+          }
+        }
+        V::store(r.output + ox * r.out_c + channel, most);
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace dirnet
+
+#endif  // DIRNET_SRC_DRIVER_STEM_LANES_H_
