@@ -12,7 +12,7 @@ from dirnet_convert.onnx_export.operators import OPERATORS, single_node_model, u
 from dirnet_convert.runtime import Kernels, available_isas, load_session
 
 NAMES = ("StemConv2d", "StemConv2dToBits", "StemConv2dWithBits")
-# Sums of up to 256 products of numbers about 1, in Winograd's form about ten times the rounding of a plain sum.
+# Sums of up to 256 products of numbers about 1, in Winograd's form about ten times a plain sum's rounding.
 TOLERANCE = 5e-4
 
 

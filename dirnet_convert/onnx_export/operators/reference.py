@@ -126,8 +126,9 @@ def _stem(inputs: Inputs, attributes: Attributes) -> np.ndarray:
     windows = np.lib.stride_tricks.sliding_window_view(x, (kernel_h, kernel_w), (2, 3))
     stride_h, stride_w = attributes["strides"]
     weight = inputs["W"].astype(np.float64)
-    v = np.einsum("nchwij,ocij->nhwo", windows[:, :, ::stride_h, ::stride_w], weight).astype(np.float32)
-    v = v + inputs["bias"]
+    sums = np.einsum("nchwij,ocij->nhwo", windows[:, :, ::stride_h, ::stride_w], weight)
+    with np.errstate(all="ignore"):
+        v = sums.astype(np.float32) + inputs["bias"]
     low, high = np.float32(attributes["clip_min"]), np.float32(attributes["clip_max"])
     v = np.where(v < low, low, v)
     v = np.where(v > high, high, v)
