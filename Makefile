@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What the machine has lying about must not be imported in place of what is installed here.
 unexport PYTHONPATH
 
-.PHONY: demo test test-python test-kernels test-arm64 lint format clean
+.PHONY: demo test test-python test-kernels test-sanitizers test-arm64 lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/dirnet demo
@@ -22,6 +22,12 @@ test-kernels: $(VENV)/.test
 	$(BIN)/cmake -G Ninja -S kernels -B .build/kernels -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DDIRNET_BUILD_TESTS=ON
 	$(BIN)/cmake --build .build/kernels
 	$(BIN)/ctest --test-dir .build/kernels --output-on-failure
+
+# The same tests with every memory access and every undefined operation checked.
+test-sanitizers: $(VENV)/.test
+	$(BIN)/cmake -G Ninja -S kernels -B .build/sanitizers -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DDIRNET_BUILD_TESTS=ON -DDIRNET_SANITIZE=ON
+	$(BIN)/cmake --build .build/sanitizers --target kernel_tests
+	$(BIN)/ctest --test-dir .build/sanitizers --output-on-failure --exclude-regex 'isa_objects|_on_'
 
 # The NEON kernels under an emulator; says what is missing, and fails only where CI must have it.
 test-arm64: $(VENV)/.test
