@@ -10,6 +10,7 @@ from dirnet_convert.convert.new_run import ConvertResult, convert_to_run
 from dirnet_convert.convert.rebuild import load_fp32_run, load_run
 from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import ImageSource
+from dirnet_convert.errors import UsageError
 from dirnet_convert.evaluate import Accuracy, module_predictor, session_predictor
 from dirnet_convert.evaluate import evaluate as evaluate_predictor
 from dirnet_convert.evaluate_detection import Precision, evaluate_detector
@@ -18,7 +19,7 @@ from dirnet_convert.finetune.observer import TrainObserver
 from dirnet_convert.onnx_export.checked import CheckedExport
 from dirnet_convert.onnx_export.run_export import export_networks
 from dirnet_convert.overrides import apply_overrides
-from dirnet_convert.recipe import Recipe, Task, load_recipe
+from dirnet_convert.recipe import Recipe, Rest, Task, load_recipe
 from dirnet_convert.run import RunFolder, open_run
 from dirnet_convert.runtime.detector import load_detector
 from dirnet_convert.runtime.session import load_session
@@ -89,19 +90,30 @@ def export_onnx(
     run: RunFolder | Path | str | None = None,
     path: Path | str | None = None,
     images: int = VERIFIED_IMAGES,
+    rest: Rest | str = Rest.FLOAT,
 ) -> CheckedExport:
     """Write the network of ``run`` to ONNX, verified on ``images`` real images, and its teacher beside it.
 
+    ``rest`` says how the layers that are not binary are stored: "float" or "int8" (an ``Int8RestExport``).
+
     Raises:
         ExportMismatch: the file would compute something else; it names the first layer, nothing is written.
+        UsageError: ``rest`` is neither, or does not fit the network.
         DirnetError: what the command says in one sentence.
     """
     folder = _run(run)
-    network, data = load_run(folder), _images(folder)
-    pixels = data.calibration_images(images, folder.read_config().recipe.seed)
-    onnx = Path(path) if path is not None else folder.onnx_path
+    if rest not in tuple(Rest):
+        raise UsageError(f"rest='{rest}' is none of {', '.join(Rest)}.")
+    network = load_run(folder)
     return export_networks(
-        network.student, network.teacher, folder.read_config(), pixels, onnx, folder.teacher_onnx_path
+        network.student,
+        network.teacher,
+        folder.read_config(),
+        _images(folder),
+        Path(path) if path is not None else folder.onnx_path,
+        folder.teacher_onnx_path,
+        verified_images=images,
+        rest=Rest(rest),
     )
 
 

@@ -28,6 +28,13 @@ class Head(enum.StrEnum):
     BINARIZE = "binarize"
 
 
+class Rest(enum.StrEnum):
+    """How an exported file stores and computes the layers that are not binary."""
+
+    FLOAT = "float"
+    INT8 = "int8"
+
+
 class Shortcut(enum.StrEnum):
     """Where residual networks add: as the pretrained network does, or around every binary convolution
     (Bi-Real)."""

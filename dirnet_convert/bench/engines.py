@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dirnet_convert.recipe import Rest
 from dirnet_convert.runtime.session import Kernels, load_session
 
 if TYPE_CHECKING:
@@ -30,7 +31,16 @@ TITLES = {
     EngineKind.BINARY: "binary",
     EngineKind.STOCK: "binary, stock",
 }
+_INT8_REST_TITLES = {
+    EngineKind.BINARY: "binary + INT8",
+    EngineKind.STOCK: "stock + INT8",
+}
 DEFAULT_ENGINES = (EngineKind.FP32, EngineKind.INT8, EngineKind.BINARY)
+
+
+def engine_title(kind: EngineKind, rest: Rest) -> str:
+    """Return what ``kind`` is called where the binary model stores its other layers as ``rest``."""
+    return (_INT8_REST_TITLES if rest is Rest.INT8 else TITLES).get(kind, TITLES[kind])
 
 
 def open_engine(

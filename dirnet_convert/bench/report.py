@@ -13,12 +13,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dirnet_convert.bench.engines import TITLES, EngineKind
+from dirnet_convert.bench.engines import EngineKind, engine_title
 from dirnet_convert.bench.layers import LayerResult
 from dirnet_convert.bench.measure import MAX_OTHER_LOAD, Measurement
 from dirnet_convert.bench.profile import NodeTime, Profile, module_name
 from dirnet_convert.bench.suite import BenchResult, ThreadResult
 from dirnet_convert.files import write_atomic
+from dirnet_convert.recipe import Rest
 
 FORMAT = 1
 SHOWN_OPERATORS = 8
@@ -35,8 +36,9 @@ def to_json(result: BenchResult) -> dict[str, Any]:
         "seed": result.options.seed,
         "rounds": result.options.measure.rounds,
         "block_ms": result.options.measure.block_ms,
+        "rest": str(result.rest),
         "file_bytes": {str(kind): size for kind, size in result.file_bytes.items()},
-        "results": [_thread_json(part) for part in result.results],
+        "results": [_thread_json(part, result.rest) for part in result.results],
     }
 
 
@@ -129,7 +131,7 @@ def _engines_table(result: BenchResult, part: ThreadResult) -> Table:
     for timing in part.engines.timings:
         kind = EngineKind(timing.name)
         table.add_row(
-            TITLES[kind],
+            engine_title(kind, result.rest),
             f"{timing.median_ms:.3f}",
             f"{timing.low_ms:.3f}-{timing.high_ms:.3f}",
             f"{timing.min_ms:.3f}",
@@ -202,7 +204,7 @@ def _layers_table(part: ThreadResult) -> Table:
     return table
 
 
-def _thread_json(part: ThreadResult) -> dict[str, Any]:
+def _thread_json(part: ThreadResult, rest: Rest) -> dict[str, Any]:
     engines = part.engines
     return {
         "threads": part.threads,
@@ -212,7 +214,7 @@ def _thread_json(part: ThreadResult) -> dict[str, Any]:
         "engines": [
             {
                 "engine": str(timing.name),
-                "title": TITLES[EngineKind(timing.name)],
+                "title": engine_title(EngineKind(timing.name), rest),
                 "median_ms": timing.median_ms,
                 "quartiles_ms": [timing.low_ms, timing.high_ms],
                 "min_ms": timing.min_ms,

@@ -14,6 +14,8 @@ from dirnet_convert.bench.machine import Machine, this_machine, usable_cores
 from dirnet_convert.bench.measure import Contestant, Measurement, MeasureOptions, measure
 from dirnet_convert.bench.profile import Profile, profile_in_turns
 from dirnet_convert.errors import UsageError
+from dirnet_convert.recipe import Rest
+from dirnet_convert.runtime.int8 import rest_of
 from dirnet_convert.runtime.isa import chosen_isa
 
 PROFILE_TURNS = 5
@@ -53,13 +55,14 @@ class ThreadResult:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """A benchmark with all that is needed to judge it."""
+    """A benchmark with all that is needed to judge it; ``rest`` is the binary model's."""
 
     machine: Machine
     isa: str
     options: BenchOptions
     file_bytes: dict[EngineKind, int]
     results: tuple[ThreadResult, ...]
+    rest: Rest = Rest.FLOAT
 
 
 Progress = Callable[[str, int, int], None]
@@ -85,6 +88,7 @@ def run_suite(
         options=options,
         file_bytes={kind: path.stat().st_size for kind, path in models.items()},
         results=tuple(_with_threads(models, options, threads, report) for threads in options.threads),
+        rest=rest_of(onnx.load(str(models[EngineKind.BINARY]), load_external_data=False)),
     )
 
 

@@ -18,11 +18,13 @@ from dirnet_convert.cli.options import (
     print_json,
 )
 from dirnet_convert.errors import UsageError
+from dirnet_convert.recipe import Rest
 
 if TYPE_CHECKING:
     from dirnet_convert.onnx_export.checked import CheckedExport
     from dirnet_convert.onnx_export.detector.verify import DetectionReport
-    from dirnet_convert.onnx_export.sizes import FloatLayer, SizeReport
+    from dirnet_convert.onnx_export.rest_check import RestReport
+    from dirnet_convert.onnx_export.sizes import RestLayer, SizeReport
     from dirnet_convert.onnx_export.verify_report import VerifyReport
 
 FormatOption = Annotated[bool, typer.Option("--onnx", help="Write ONNX, the format there is; the default.")]
@@ -36,12 +38,20 @@ ImagesOption = Annotated[
     int, typer.Option("--images", min=1, help="Real images on which the file is compared with PyTorch.")
 ]
 
+RestOption = Annotated[
+    Rest,
+    typer.Option(
+        "--rest", help="How layers that are not binary are stored; int8 is calibrated on the run's images."
+    ),
+]
+
 
 def command(
     run: RunOption = None,
     onnx: FormatOption = True,
     out: FileOption = None,
     images: ImagesOption = 8,
+    rest: RestOption = Rest.FLOAT,
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
     json: JsonOption = False,
@@ -60,7 +70,7 @@ def command(
     from dirnet_convert.convert.rebuild import load_run
     from dirnet_convert.data.registry import open_data
     from dirnet_convert.onnx_export.run_export import export_networks
-    from dirnet_convert.onnx_export.sizes import compare_sizes, float_layers
+    from dirnet_convert.onnx_export.sizes import compare_sizes, float_layers, int8_layers
     from dirnet_convert.run import open_run
 
     if out is not None and out.is_dir():
@@ -75,21 +85,34 @@ def command(
         mean=config.mean,
         std=config.std,
     )
-    pixels = open_data(options, download=download).calibration_images(images, config.recipe.seed)
+    source = open_data(options, download=download)
     path = out or folder.onnx_path
     with console.status("Exporting and verifying ...") if not json else contextlib.nullcontext():
         exported = export_networks(
-            network.student, network.teacher, config, pixels, path, folder.teacher_onnx_path
+            network.student,
+            network.teacher,
+            config,
+            source,
+            path,
+            folder.teacher_onnx_path,
+            verified_images=images,
+            rest=rest,
         )
     sizes = compare_sizes(folder.teacher_onnx_path, path)
-    layers = float_layers(load(path))
+    written = load(path)
+    layers, quantized = float_layers(written), int8_layers(written)
     if json:
-        print_json(_summary(exported, sizes, layers))
+        print_json(_summary(exported, sizes, layers, quantized))
         return
-    _print(exported, sizes, layers)
+    _print(exported, sizes, layers, quantized)
 
 
-def _summary(exported: CheckedExport, sizes: SizeReport, layers: tuple[FloatLayer, ...]) -> dict[str, object]:
+def _summary(
+    exported: CheckedExport,
+    sizes: SizeReport,
+    layers: tuple[RestLayer, ...],
+    quantized: tuple[RestLayer, ...],
+) -> dict[str, object]:
     import dataclasses
 
     report = exported.report
@@ -105,8 +128,10 @@ def _summary(exported: CheckedExport, sizes: SizeReport, layers: tuple[FloatLaye
         "tolerances": dataclasses.asdict(report.tolerances),
         "layers": [dataclasses.asdict(layer) for layer in report.layers],
         "float_layers": [dataclasses.asdict(layer) for layer in layers],
+        "int8_layers": [dataclasses.asdict(layer) for layer in quantized],
         "transposes": [dataclasses.asdict(transpose) for transpose in exported.result.transposes],
         **_detection_summary(exported),
+        **_rest_summary(exported),
     }
 
 
@@ -122,9 +147,29 @@ def _detection_summary(exported: CheckedExport) -> dict[str, object]:
     }
 
 
-def _print(exported: CheckedExport, sizes: SizeReport, layers: tuple[FloatLayer, ...]) -> None:
+def _rest_summary(exported: CheckedExport) -> dict[str, object]:
+    import dataclasses
+
+    from dirnet_convert.onnx_export.rest_export import Int8RestExport
+
+    if not isinstance(exported, Int8RestExport):
+        return {"rest": Rest.FLOAT.value}
+    return {"rest": Rest.INT8.value, "int8": dataclasses.asdict(exported.rest)}
+
+
+def _print(
+    exported: CheckedExport,
+    sizes: SizeReport,
+    layers: tuple[RestLayer, ...],
+    quantized: tuple[RestLayer, ...],
+) -> None:
+    from dirnet_convert.onnx_export.rest_export import Int8RestExport
+
     console.print(_size_table(sizes))
-    console.print(_float_table(layers))
+    if quantized:
+        console.print(_layer_table("Layers in INT8", quantized))
+    if layers:
+        console.print(_layer_table("Layers left in float", layers))
     console.print(_layers_line(exported.report), highlight=False)
     console.print(_engine_table(exported))
     result, report = exported.result, exported.report
@@ -139,13 +184,35 @@ def _print(exported: CheckedExport, sizes: SizeReport, layers: tuple[FloatLayer,
         console.print(
             "The kernels are not installed here: verified with stock ONNX Runtime alone.", style="yellow"
         )
+    equal = f"equal to PyTorch on {report.images} images"
+    if isinstance(exported, Int8RestExport):
+        _print_rest(exported.rest)
+        equal = f"{equal} before {len(quantized)} other layers became INT8"
     console.print(
         f"Wrote {result.path}: {len(result.binary_nodes)} binary layers, {sizes.ratio:.1f} times smaller "
-        f"than the float file, equal to PyTorch on {report.images} images.",
+        f"than the float file, {equal}.",
         highlight=False,
         soft_wrap=True,
     )
     console.print("Next: [bold]dirnet bench[/bold]")
+
+
+def _print_rest(rest: RestReport) -> None:
+    before, after = rest.before, rest.after
+    console.print(
+        f"INT8 for the rest, calibrated on {rest.calibration_images} images: top-1 "
+        f"{before.top1_percent:.2f} % before, {after.top1_percent:.2f} % after, on {before.images} test "
+        f"images; the same answer for {_percent(rest.top1_agreement)} %, the logits differ by "
+        f"{rest.logit_difference:.2g} of their root mean square.",
+        highlight=False,
+    )
+    if rest.agreement is not None:
+        error = "-" if rest.agreement.error is None else f"{rest.agreement.error:.1e}"
+        console.print(
+            f"INT8 model, kernels against stock ONNX Runtime on {rest.agreement.images} images: share of "
+            f"bits that differ {rest.agreement.flipped_share:.1e}, largest error of a logit {error}.",
+            highlight=False,
+        )
 
 
 def _size_table(sizes: SizeReport) -> Table:
@@ -161,8 +228,8 @@ def _size_table(sizes: SizeReport) -> Table:
     return table
 
 
-def _float_table(layers: tuple[FloatLayer, ...]) -> Table:
-    table = Table(title="Layers left in float", title_justify="left", header_style="bold")
+def _layer_table(title: str, layers: tuple[RestLayer, ...]) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
     for heading in ("layer", "operator"):
         table.add_column(heading, overflow="fold")
     for heading in ("weights", "kB"):

@@ -6,11 +6,14 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from dirnet_convert.data.source import ImageSource
+from dirnet_convert.errors import UsageError
 from dirnet_convert.onnx_export.checked import CheckedExport, export_checked, export_float_checked
 from dirnet_convert.onnx_export.detector.export import export_detector_checked, export_float_detector_checked
 from dirnet_convert.onnx_export.detector.model import Form, detector_model
 from dirnet_convert.onnx_export.exporter import export_float_onnx, write_model
-from dirnet_convert.recipe import Task
+from dirnet_convert.onnx_export.rest_export import export_int8_rest
+from dirnet_convert.recipe import Rest, Task
 from dirnet_convert.run import RunConfig
 from dirnet_convert.runtime.detector import DetectorInfo
 
@@ -19,22 +22,36 @@ def export_networks(
     student: nn.Module,
     teacher: nn.Module,
     config: RunConfig,
-    images: Tensor,
+    source: ImageSource,
     path: Path,
     teacher_path: Path,
+    *,
+    verified_images: int,
+    rest: Rest = Rest.FLOAT,
 ) -> CheckedExport:
-    """Write a run's binarized and its FP32 network, each compared with PyTorch on ``images`` (N, C, H, W).
+    """Write a run's binarized and its FP32 network, each compared with PyTorch on images of ``source``.
 
     Raises:
         ExportMismatch: a file would compute something else; it is not written.
+        UsageError: ``rest`` is INT8 and the network a detector.
         DirnetError: PyTorch cannot export a network, or a folder cannot be written.
     """
+    if config.task is Task.DETECTION and rest is Rest.INT8:
+        raise UsageError(
+            "--rest int8 is for classifiers: a detector's head computes coordinates, and what 256 steps cost "
+            "them has not been measured; leave --rest out."
+        )
+    seed = config.recipe.seed
+    images = source.calibration_images(verified_images, seed)
     if config.task is Task.DETECTION:
         info = detector_info(config)
         detector = export_detector_checked(student, images, info, path)
         export_float_detector_checked(teacher, images, info, teacher_path)
         return detector
-    exported = export_checked(student, images, path)
+    if rest is Rest.INT8:
+        exported: CheckedExport = export_int8_rest(student, images, source, path, seed=seed)
+    else:
+        exported = export_checked(student, images, path)
     export_float_checked(teacher, images, teacher_path)
     return exported
 

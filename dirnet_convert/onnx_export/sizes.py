@@ -18,6 +18,7 @@ class SizeKind(enum.StrEnum):
     PACKED = "packed binary weights"
     CONVOLUTION = "float convolution weights"
     LINEAR = "float linear weights"
+    INT8 = "INT8 weights"
     VECTORS = "scales, biases, thresholds, slopes"
     BATCH_NORM = "batch normalization"
     OTHER = "other constants"
@@ -48,8 +49,8 @@ class SizeReport:
 
 
 @dataclass(frozen=True)
-class FloatLayer:
-    """A layer that is still computed with float weights."""
+class RestLayer:
+    """A layer that is not binary."""
 
     name: str
     operator: str
@@ -77,7 +78,7 @@ def compare_sizes(float_path: Path, binary_path: Path) -> SizeReport:
     return SizeReport(rows, files[0], files[1])
 
 
-def float_layers(model: onnx.ModelProto) -> tuple[FloatLayer, ...]:
+def float_layers(model: onnx.ModelProto) -> tuple[RestLayer, ...]:
     """Return the layers of ``model`` with float weights, in the graph's order."""
     kinds = _kinds(model)
     weights = {t.name: t for t in model.graph.initializer}
@@ -86,7 +87,21 @@ def float_layers(model: onnx.ModelProto) -> tuple[FloatLayer, ...]:
         for name in node.input:
             if name in weights and kinds.get(name) in (SizeKind.CONVOLUTION, SizeKind.LINEAR):
                 size = _data_bytes(weights[name])
-                found.append(FloatLayer(layer_name(node), node.op_type, size // 4, size))
+                found.append(RestLayer(layer_name(node), node.op_type, size // 4, size))
+    return tuple(found)
+
+
+def int8_layers(model: onnx.ModelProto) -> tuple[RestLayer, ...]:
+    """Return the layers of ``model`` with INT8 weights, in the graph's order."""
+    kinds = _kinds(model)
+    weights = {t.name: t for t in model.graph.initializer}
+    stored = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    found = []
+    for node in model.graph.node:
+        for name in (stored.get(name, "") for name in node.input):
+            if kinds.get(name) is SizeKind.INT8:
+                size = _data_bytes(weights[name])
+                found.append(RestLayer(layer_name(node), node.op_type, size, size))
     return tuple(found)
 
 
@@ -100,8 +115,11 @@ def _data_bytes(tensor: onnx.TensorProto) -> int:
 
 
 def _kinds(model: onnx.ModelProto) -> dict[str, SizeKind]:
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     kinds: dict[str, SizeKind] = {}
     for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and types.get(node.input[0]) == onnx.TensorProto.INT8:
+            kinds.setdefault(node.input[0], SizeKind.INT8)
         for index, name in enumerate(node.input):
             kinds.setdefault(name, _kind(node, index))
     return kinds
@@ -113,6 +131,8 @@ def _kind(node: onnx.NodeProto, index: int) -> SizeKind:
     if node.domain == DOMAIN:
         is_weight = index == 1 and node.op_type != "Binarize"
         return SizeKind.PACKED if is_weight else SizeKind.VECTORS
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        return SizeKind.VECTORS
     if node.op_type in ("Conv", "ConvTranspose"):
         return SizeKind.CONVOLUTION if index == 1 else SizeKind.VECTORS
     if node.op_type == "Gemm":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
@@ -14,6 +15,7 @@ from dirnet_convert.bench.measure import Measurement, Timing
 from dirnet_convert.bench.profile import NodeTime, Profile
 from dirnet_convert.bench.report import slower_layers, tables, to_json
 from dirnet_convert.bench.suite import BenchOptions, BenchResult, ThreadResult
+from dirnet_convert.recipe import Rest
 
 
 def node(module: str, ms: float, binary: bool) -> NodeTime:
@@ -90,3 +92,13 @@ def test_nothing_is_said_where_nothing_lost(speed: float) -> None:
 
 def test_a_loss_is_not_rounded_away() -> None:
     assert "0.97x" in printed(benchmark({"layer": 0.97}))
+
+
+def test_the_binary_model_is_named_by_its_rest() -> None:
+    plain = benchmark({"layer": 2.0})
+    coarse = dataclasses.replace(plain, rest=Rest.INT8)
+    for result, rest, title in ((plain, "float", "binary"), (coarse, "int8", "binary + INT8")):
+        said = to_json(result)
+        assert said["rest"] == rest
+        assert [engine["title"] for engine in said["results"][0]["engines"]] == ["FP32", title]
+    assert "binary + INT8" in printed(coarse) and "binary + INT8" not in printed(plain)

@@ -147,6 +147,12 @@ def test_bench_compares_detectors(dirnet: Invoke, refused: Callable[..., str], r
     assert "batches of 1 only" in refused(2, "bench", "--run", run, "--batch", 2)
 
 
+def test_int8_for_the_rest_is_for_classifiers(refused: Callable[..., str], run: Path) -> None:
+    before = (run / "model.onnx").read_bytes()
+    assert "is for classifiers" in refused(2, "export", "--run", run, "--rest", "int8")
+    assert (run / "model.onnx").read_bytes() == before
+
+
 def test_a_trained_but_not_exported_run_answers_in_pytorch(dirnet: Invoke, run: Path, picture: Path) -> None:
     (run / "model.onnx").unlink()
     result = dirnet("predict", run, picture, "--threshold", 0.01, "--json")

@@ -14,7 +14,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from dirnet_convert.cli import bench, eval, predict
+from dirnet_convert.cli import bench, eval, export, predict
 from dirnet_convert.cli.options import plain_errors
 from dirnet_convert.convert.new_run import convert_to_run
 from dirnet_convert.convert.rebuild import example_image, load_run
@@ -148,6 +148,21 @@ def test_bench_writes_its_figures(run: Path) -> None:
     assert json.loads((run / "bench.json").read_text()) == result
     assert "0.2.0" in {row["module"] for row in part["modules"]}
     assert (run / "teacher.onnx").is_file()
+
+
+def test_a_run_with_int8_beside_its_bits(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    exported = answer(export, "--run", copy, "--images", 1, "--rest", "int8")
+    accuracies = [answer(eval, copy, "--engine", engine)["top1_percent"] for engine in ("kernels", "stock")]
+    assert accuracies[0] == accuracies[1] == exported["int8"]["after"]["top1_percent"]
+    pixels = np.random.default_rng(SEED).integers(0, 256, (20, 30), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "digit.png")
+    assert len(answer(predict, tmp_path / "digit.png", "--run", copy)["classes"]) == 5
+    timed = answer(bench, "--run", copy, "--rounds", 1, "--layers", "--engines", "fp32,binary,stock")
+    assert timed["rest"] == "int8"
+    titles = [engine["title"] for engine in timed["results"][0]["engines"]]
+    assert titles == ["FP32", "binary + INT8", "stock + INT8"]
+    assert "0.2.0" in {row["module"] for row in timed["results"][0]["modules"]}
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ import typer
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from dirnet_convert import api
 from dirnet_convert.cli import export
 from dirnet_convert.convert.new_run import convert_to_run
+from dirnet_convert.errors import UsageError
 from dirnet_convert.models.catalog import find_model
 from dirnet_convert.recipe import ConvertOptions, DataOptions, ModelOptions, Recipe
 
@@ -78,3 +80,45 @@ def test_the_file_may_go_elsewhere(run: Path, tmp_path: Path) -> None:
 def test_a_folder_is_no_file(run: Path, tmp_path: Path) -> None:
     result = invoke("--run", run, "--out", tmp_path)
     assert "is a folder" in str(result.exception)
+
+
+def test_int8_for_the_rest_is_measured_and_written(run: Path, tmp_path: Path) -> None:
+    plain = json.loads(invoke("--run", run, "--images", 2, "--json").stdout)
+    out = tmp_path / "int8.onnx"
+    result = invoke("--run", run, "--images", 2, "--rest", "int8", "--out", out, "--json")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert (plain["rest"], said["rest"]) == ("float", "int8")
+    assert "int8" not in plain and plain["int8_layers"] == []
+    assert [layer["name"] for layer in said["int8_layers"]] == ["0", "11"] and said["float_layers"] == []
+    int8 = said["int8"]
+    assert int8["calibration_images"] == 64
+    # Every test image of the digits: there are fewer than the most that are looked at.
+    assert int8["before"]["images"] == int8["after"]["images"] == 355
+    assert 0 < int8["logit_difference"] < 1 and 0.5 < int8["top1_agreement"] <= 1
+    assert said["binary_bytes"] == out.stat().st_size
+    assert said["sizes"][3] == {"kind": "INT8 weights", "float_bytes": 0, "binary_bytes": 16 * 27 + 320}
+
+
+def test_int8_for_the_rest_is_printed(run: Path, tmp_path: Path) -> None:
+    result = invoke("--run", run, "--images", 2, "--rest", "int8", "--out", tmp_path / "int8.onnx")
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.output.split())
+    assert "calibrated on 64 images: top-1" in text and "on 355 test images" in text
+    assert "Layers in INT8" in text and "Layers left in float" not in text
+    assert "before 2 other layers became INT8" in text
+
+
+def test_the_accuracy_is_that_of_the_written_file(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "int8.onnx"
+    exported = api.export_onnx(run, out, images=1, rest="int8")
+    for path, accuracy in ((out, exported.rest.after), (None, exported.rest.before)):
+        measured = api.evaluate(run, onnx=path)
+        assert measured.top1_percent == pytest.approx(accuracy.top1_percent, abs=0.3)
+
+
+def test_another_rest_is_refused(run: Path, tmp_path: Path) -> None:
+    assert invoke("--run", run, "--rest", "int4").exit_code == 2
+    with pytest.raises(UsageError, match="none of float, int8"):
+        api.export_onnx(run, tmp_path / "int4.onnx", rest="int4")
+    assert not (tmp_path / "int4.onnx").exists()

@@ -13,6 +13,7 @@ from dirnet_convert.onnx_export.passes.layout import choose_layout, remaining_tr
 from dirnet_convert.onnx_export.passes.merge_binarize import merge_binarize
 from dirnet_convert.onnx_export.passes.merge_slices import merge_slices
 from dirnet_convert.onnx_export.passes.simplify_reshape import simplify_reshape
+from dirnet_convert.recipe import Rest
 
 # Batch normalization first, since it stands between layers and what else fuses; bits last, since a
 # convolution writes the bits of what its epilogue yields.
@@ -29,9 +30,13 @@ PASSES = (
 )
 
 
-def run_passes(model: ir.Model) -> dict[str, int]:
-    """Run every rewrite in its order; return how much each one changed."""
-    return {rewrite.__name__: rewrite(model) for rewrite in PASSES}
+def run_passes(model: ir.Model, rest: Rest = Rest.FLOAT) -> dict[str, int]:
+    """Run every rewrite in its order; return how much each one changed.
+
+    What is to become INT8 (``rest``) stays in operators that ONNX Runtime quantizes.
+    """
+    left_out = (fuse_stem,) if rest is Rest.INT8 else ()
+    return {rewrite.__name__: rewrite(model) for rewrite in PASSES if rewrite not in left_out}
 
 
 __all__ = [
