@@ -233,7 +233,7 @@ def test_the_fixed_weights_alone_are_quantized() -> None:
     network = nn.Sequential(
         *stem(), binary_conv(16, 16, padding=1), Attention(), nn.Flatten(), nn.Linear(256, 5)
     )
-    model, _ = binary_model(network.eval(), torch.randn(1, 3, 8, 8))
+    model, _ = binary_model(network.eval(), torch.randn(1, 3, 8, 8), Rest.INT8)
     assert [node.op_type for node in model.graph.node].count("MatMul") == 1
     assert quantizable_layers(model) == ("0/Conv", "6/Gemm")
 
