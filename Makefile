@@ -55,7 +55,7 @@ $(VENV)/.demo: $(BIN)/python $(SOURCES)
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet '.[demo,detect,test]'
+	$(BIN)/python -m pip install --quiet '.[demo,detect,test,bench]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.lint: $(BIN)/python pyproject.toml
