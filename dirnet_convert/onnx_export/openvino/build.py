@@ -66,6 +66,10 @@ def build(student: nn.Module, example: Tensor) -> BuiltModel:
         with runtime_sentence("OpenVINO cannot read this network"):
             model = core.read_model(path)
             model.reshape([1, *example.shape[1:]])
+    # What has no name gets one from a counter of the whole process: one network would give several files.
+    for number, node in enumerate(model.get_ordered_ops()):
+        if node.get_friendly_name() == node.get_name() or node.get_type_name() == "Constant":
+            node.set_friendly_name(f"{node.get_type_name()}_{number}")
     return BuiltModel(model, layers, tuple(held))
 
 
