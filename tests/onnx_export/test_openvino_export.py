@@ -131,13 +131,50 @@ def test_numbers_of_channels_that_its_kernel_gets_wrong_stay_in_float(channels: 
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({}, ""), ({"group": 2}, "groups"), ({"channels": 70}, "multiple"), ({"pads": [5, 5, 5, 5]}, "pads")],
+    [
+        ({}, ""),
+        ({"group": 2}, "groups"),
+        ({"channels": 70}, "multiple"),
+        ({"pads": [0, 3, 0, 0]}, "pads"),
+        ({"pads": [0, 0, 0, 3]}, "pads"),
+        ({"pads": [5, 2, 5, 2]}, ""),
+        ({"kernel_shape": [1, 9]}, "windows"),
+        ({"kernel_shape": [9, 1]}, ""),
+        ({"strides": [2, 2]}, ""),
+        ({"strides": [3, 3]}, "steps"),
+    ],
 )
 def test_why_a_layer_is_not_on_bits(change: dict[str, object], words: str) -> None:
-    attributes = {"group": 1, "channels": 64, "pads": [1, 1, 1, 1], **change}
+    attributes = {"group": 1, "channels": 64, "pads": [1, 1, 1, 1], "kernel_shape": [3, 3], **change}
     node = ir.Node("ai.dirnet", "BinaryConv2d", [], ir.convenience.convert_attributes(attributes))
+    node.outputs[0].shape = ir.Shape(["N", 8, 8, 16])
     reason = why_not_bits(node)
-    assert words in reason and bool(reason) == bool(change)
+    assert words in reason and bool(reason) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options", "size", "on_bits"),
+    [
+        ((9, 1), {"padding": (4, 0)}, 12, True),
+        ((5, 5), {"padding": 2}, 12, True),
+        ((5, 5), {"padding": 2}, 3, False),
+        ((7, 7), {"padding": 3}, 12, False),
+        ((3, 3), {"padding": 2, "dilation": 2, "stride": 2}, 13, True),
+        ((3, 3), {"padding": 2, "dilation": 2, "stride": 3}, 13, False),
+    ],
+)
+def test_windows(
+    kernel: tuple[int, int], options: dict[str, object], size: int, on_bits: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(SEED)
+    network = plain(*stem(), binary_conv(16, 16, kernel, **options), *head(16))
+    pixels = torch.randn(2, 3, size, size)
+    if size == 3:
+        network.insert(3, nn.AvgPool2d(3))
+    report = export_openvino_checked(network, pixels, tmp_path / "model.xml").report
+    assert (report.layers[0].arithmetic is Arithmetic.BITS) is on_bits
+    own = expected(network, pixels)
+    np.testing.assert_allclose(outputs(tmp_path / "model.xml", pixels), own, rtol=0, atol=1e-5 * own.std())
 
 
 def test_a_difference_is_found_at_its_layer(tmp_path: Path) -> None:

@@ -32,8 +32,12 @@ PLACEHOLDER_DOMAIN = "ai.dirnet.openvino"
 PLACEHOLDER = "BinaryConvolution"
 # Its kernel reads whole bytes of bits: with other numbers of channels it computes something else (2026.4.1).
 _CHANNEL_MULTIPLE = 8
-# Its kernel refuses more padding than the pixels that it computes at a time.
-_MOST_PADDING = 4
+# Its kernel refuses more padding at the sides than the pixels of a row that it computes at a time: two with
+# AVX2 (four with AVX-512, but a file should run on both); and wide windows for some strides.
+_MOST_SIDE_PADDING = 2
+_WIDEST_WINDOW = 7
+# With steps of three pixels and a wider window it computes something else (2026.4.1).
+_LONGEST_STEP = 2
 
 
 class Arithmetic(enum.StrEnum):
@@ -77,8 +81,13 @@ def why_not_bits(node: ir.Node) -> str:
         return "its BinaryConvolution knows no groups"
     if integer(node, "channels", 0) % _CHANNEL_MULTIPLE:
         return f"its kernel needs a multiple of {_CHANNEL_MULTIPLE} input channels"
-    if max(ints(node, "pads", (0,))) > _MOST_PADDING:
-        return f"its kernel pads by {_MOST_PADDING} at most"
+    _, left, _, right = ints(node, "pads", (0, 0, 0, 0))
+    if max(left, right) > min(_MOST_SIDE_PADDING, node.outputs[0].shape[2]):
+        return f"its kernel pads the sides by {_MOST_SIDE_PADDING} or the output's width at most"
+    if max(ints(node, "strides", (1, 1))) > _LONGEST_STEP:
+        return f"its kernel steps by {_LONGEST_STEP} pixels at most"
+    if ints(node, "kernel_shape", (1, 1))[1] > _WIDEST_WINDOW:
+        return f"its kernel has windows of {_WIDEST_WINDOW} at most"
     return ""
 
 
