@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dirnet_convert.errors import DirnetError, UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 _DEVICE = "CPU"
 _BINARY = "BinaryConvolution"
+# The pixels of a row that its kernel computes at a time, with AVX-512 and without: it refuses to pad by more.
+_WIDE_SIDE_PADDING, _NARROW_SIDE_PADDING = 4, 2
 
 
 def require_openvino() -> ModuleType:
@@ -85,6 +89,28 @@ def compile_for_cpu(model: openvino.Model | Path, threads: int, batch: int = 1) 
             f"OpenVINO takes {taken} threads here and not {threads}; no fair comparison is left."
         )
     return compiled
+
+
+def most_side_padding() -> int:
+    """Return by how many pixels BinaryConvolution pads the left and the right at most on this processor.
+
+    Raises:
+        UsageError: openvino is not installed.
+    """
+    openvino = require_openvino()
+    from openvino import opset1
+
+    x = opset1.parameter([1, 8, 8, 8], np.float32)
+    bounds = (np.array([value], np.float32) for value in (0, 0, 0, 1))
+    weights = openvino.op.Constant(openvino.Type.u1, openvino.Shape([8, 8, 5, 5]), [0] * 1600)
+    padding = [_WIDE_SIDE_PADDING, _WIDE_SIDE_PADDING]
+    bits = opset1.fake_quantize(x, *bounds, 2)
+    made = opset1.binary_convolution(bits, weights, [1, 1], padding, padding, [1, 1], "xnor-popcount", 0.0)
+    try:
+        openvino.Core().compile_model(openvino.Model([made], [x], "padding"), _DEVICE)
+    except RuntimeError:
+        return _NARROW_SIDE_PADDING
+    return _WIDE_SIDE_PADDING
 
 
 def binary_convolutions(compiled: openvino.CompiledModel) -> dict[str, int]:

@@ -14,6 +14,7 @@ from dirnet_convert.errors import DirnetError, UsageError
 from dirnet_convert.runtime.openvino import (
     binary_convolutions,
     compile_for_cpu,
+    most_side_padding,
     read_for_cpu,
     require_openvino,
 )
@@ -44,6 +45,18 @@ def test_it_runs_a_batch_with_the_threads_that_were_asked_for(tmp_path: Path) ->
     images = np.random.default_rng(0).standard_normal((5, 3, 4, 4), dtype=np.float32)
     assert np.array_equal(compiled(images)[0], np.maximum(images, 0).reshape(5, 48))
     assert binary_convolutions(compiled) == {}
+
+
+def test_how_far_its_kernel_pads(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert most_side_padding() in (2, 4)
+
+    def refuse(*_arguments: object) -> None:
+        raise RuntimeError("BinaryConvolution has unsupported parameters")
+
+    import openvino
+
+    monkeypatch.setattr(openvino.Core, "compile_model", refuse)
+    assert most_side_padding() == 2
 
 
 def test_failures_are_sentences(tmp_path: Path) -> None:

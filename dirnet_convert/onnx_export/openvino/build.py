@@ -23,7 +23,7 @@ from dirnet_convert.onnx_export.passes.fold_batch_norm import fold_batch_norm
 from dirnet_convert.onnx_export.passes.merge_slices import merge_slices
 from dirnet_convert.onnx_export.passes.simplify_reshape import simplify_reshape
 from dirnet_convert.onnx_export.trace import trace
-from dirnet_convert.runtime.openvino import require_openvino, runtime_sentence
+from dirnet_convert.runtime.openvino import most_side_padding, require_openvino, runtime_sentence
 
 if TYPE_CHECKING:
     import openvino
@@ -55,7 +55,7 @@ def build(student: nn.Module, example: Tensor) -> BuiltModel:
         rewrite(graph)
     # Before the names of tensors are taken down.
     common.NameFixPass()(graph)
-    layers = lower(graph)
+    layers = lower(graph, most_side_padding())
     common.RemoveUnusedOpsetsPass()(graph)
     held: list[np.ndarray] = []
     core = openvino.Core()

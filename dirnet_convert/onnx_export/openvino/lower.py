@@ -32,9 +32,7 @@ PLACEHOLDER_DOMAIN = "ai.dirnet.openvino"
 PLACEHOLDER = "BinaryConvolution"
 # Its kernel reads whole bytes of bits: with other numbers of channels it computes something else (2026.4.1).
 _CHANNEL_MULTIPLE = 8
-# Its kernel refuses more padding at the sides than the pixels of a row that it computes at a time: two with
-# AVX2 (four with AVX-512, but a file should run on both); and wide windows for some strides.
-_MOST_SIDE_PADDING = 2
+# Its kernel refuses wider windows for some strides.
 _WIDEST_WINDOW = 7
 # With steps of three pixels and a wider window it computes something else (2026.4.1).
 _LONGEST_STEP = 2
@@ -63,27 +61,30 @@ class LoweredLayer:
         return self.threshold.ndim > 1
 
 
-def lower(model: ir.Model) -> tuple[LoweredLayer, ...]:
-    """Rewrite every binary layer of ``model``; return them in the order in which they run."""
+def lower(model: ir.Model, side_padding: int) -> tuple[LoweredLayer, ...]:
+    """Rewrite every binary layer of ``model``; return them in the order in which they run.
+
+    ``side_padding`` is the most pixels that OpenVINO's kernel pads at the left and at the right.
+    """
     layers = []
     for node in list(model.graph):
         if is_ours(node, "BinaryConv2d"):
-            layers.append(_lower_convolution(model.graph, node))
+            layers.append(_lower_convolution(model.graph, node, side_padding))
         elif is_ours(node, "BinaryGemm"):
             layers.append(_lower_product(model.graph, node))
     remove_unused(model)
     return tuple(layers)
 
 
-def why_not_bits(node: ir.Node) -> str:
+def why_not_bits(node: ir.Node, side_padding: int) -> str:
     """Return why OpenVINO does not compute the BinaryConv2d ``node`` on bits; empty where it does."""
     if integer(node, "group", 1) != 1:
         return "its BinaryConvolution knows no groups"
     if integer(node, "channels", 0) % _CHANNEL_MULTIPLE:
         return f"its kernel needs a multiple of {_CHANNEL_MULTIPLE} input channels"
     _, left, _, right = ints(node, "pads", (0, 0, 0, 0))
-    if max(left, right) > min(_MOST_SIDE_PADDING, node.outputs[0].shape[2]):
-        return f"its kernel pads the sides by {_MOST_SIDE_PADDING} or the output's width at most"
+    if max(left, right) > min(side_padding, node.outputs[0].shape[2]):
+        return f"its kernel pads the sides by {side_padding} pixels or the output's width at most"
     if max(ints(node, "strides", (1, 1))) > _LONGEST_STEP:
         return f"its kernel steps by {_LONGEST_STEP} pixels at most"
     if ints(node, "kernel_shape", (1, 1))[1] > _WIDEST_WINDOW:
@@ -91,13 +92,13 @@ def why_not_bits(node: ir.Node) -> str:
     return ""
 
 
-def _lower_convolution(graph: ir.Graph, node: ir.Node) -> LoweredLayer:
+def _lower_convolution(graph: ir.Graph, node: ir.Node, side_padding: int) -> LoweredLayer:
     binarize = node.inputs[0].producer()
     # Both stand between two transposes as the stand-in wrote them, since no layout was chosen.
     x = binarize.inputs[0].producer().inputs[0]
     y = sole_consumer(node.outputs[0]).outputs[0]
     threshold = constant(binarize.inputs[1]).reshape(1, -1, 1, 1)
-    reason = why_not_bits(node)
+    reason = why_not_bits(node, side_padding)
     group = integer(node, "group", 1)
     words = constant(node.inputs[1])
     signs = unpack_bits(words, integer(node, "channels", 0) // group).transpose(TO_NCHW)
