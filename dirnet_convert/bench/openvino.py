@@ -54,7 +54,8 @@ def bound_openvino_call(compiled: openvino.CompiledModel, images: np.ndarray) ->
     """Return one inference of ``images`` (N, C, H, W), set beforehand, so that Python adds little."""
     openvino = require_openvino()
     request = compiled.create_infer_request()
-    request.set_input_tensor(openvino.Tensor(images, shared_memory=True))
+    # A copy of the tensor's own: shared memory would have to outlive the call.
+    request.set_input_tensor(openvino.Tensor(images))
     return lambda: request.infer(share_outputs=True)
 
 

@@ -55,11 +55,6 @@ class LoweredLayer:
     arithmetic: Arithmetic
     reason: str = ""
 
-    @property
-    def is_convolution(self) -> bool:
-        """Whether its channels are the axis 1, and not the last one."""
-        return self.threshold.ndim > 1
-
 
 def lower(model: ir.Model, side_padding: int) -> tuple[LoweredLayer, ...]:
     """Rewrite every binary layer of ``model``; return them in the order in which they run.
