@@ -17,6 +17,11 @@ from dirnet_convert.evaluate_detection import Precision, evaluate_detector
 from dirnet_convert.finetune.job import TrainResult
 from dirnet_convert.finetune.observer import TrainObserver
 from dirnet_convert.onnx_export.checked import CheckedExport
+from dirnet_convert.onnx_export.openvino.export import (
+    OpenVinoExport,
+    export_openvino_checked,
+    require_openvino_task,
+)
 from dirnet_convert.onnx_export.run_export import export_networks
 from dirnet_convert.overrides import apply_overrides
 from dirnet_convert.recipe import Recipe, Rest, Task, load_recipe
@@ -25,7 +30,16 @@ from dirnet_convert.runtime.detector import load_detector
 from dirnet_convert.runtime.session import load_session
 from dirnet_convert.training import finetune_run, new_pretrain_run, pretrain_run
 
-__all__ = ["convert", "evaluate", "export_onnx", "finetune", "load_detector", "load_session", "pretrain"]
+__all__ = [
+    "convert",
+    "evaluate",
+    "export_onnx",
+    "export_openvino",
+    "finetune",
+    "load_detector",
+    "load_session",
+    "pretrain",
+]
 
 VERIFIED_IMAGES = 8
 
@@ -115,6 +129,25 @@ def export_onnx(
         verified_images=images,
         rest=Rest(rest),
     )
+
+
+def export_openvino(
+    run: RunFolder | Path | str | None = None,
+    path: Path | str | None = None,
+    images: int = VERIFIED_IMAGES,
+) -> OpenVinoExport:
+    """Write the network of ``run`` for OpenVINO (.xml, .bin), verified on ``images`` real images.
+
+    Raises:
+        ExportMismatch: the file would compute something else; it names the first layer, nothing is written.
+        DirnetError: what the command says in one sentence.
+    """
+    folder = _run(run)
+    config = folder.read_config()
+    require_openvino_task(config)
+    pixels = _images(folder).calibration_images(images, config.recipe.seed)
+    file = Path(path) if path is not None else folder.openvino_path
+    return export_openvino_checked(load_run(folder).student, pixels, file)
 
 
 def evaluate(

@@ -29,10 +29,10 @@ def cpu_name() -> str:
     return ", ".join(text for text in (board, part) if text) or platform.processor() or platform.machine()
 
 
-def package_versions() -> dict[str, str]:
-    """Return the versions of dirnet, Python and the packages that results depend on."""
+def package_versions(extra: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return the versions of dirnet, Python and the packages that results depend on, ``extra`` ones too."""
     versions = {"dirnet": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *extra):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -88,6 +88,10 @@ class RunFolder:
         return self.path / "teacher.onnx"
 
     @property
+    def openvino_path(self) -> Path:
+        return self.path / "model.xml"
+
+    @property
     def bench_path(self) -> Path:
         return self.path / "bench.json"
 

@@ -17,12 +17,22 @@ if TYPE_CHECKING:
 
 
 class EngineKind(enum.StrEnum):
-    """One row of the comparison: all run in ONNX Runtime, and BINARY with dirnet's kernels in it."""
+    """One row of the comparison: in ONNX Runtime, BINARY with dirnet's kernels in it, or in OpenVINO."""
 
     FP32 = "fp32"
     INT8 = "int8"
     BINARY = "binary"
     STOCK = "stock"
+    OPENVINO_FP32 = "openvino-fp32"
+    OPENVINO = "openvino"
+
+    @property
+    def twin(self) -> EngineKind | None:
+        """The engine in ONNX Runtime with the same network as this one in OpenVINO; None for those there."""
+        return _TWINS.get(self)
+
+
+_TWINS = {EngineKind.OPENVINO_FP32: EngineKind.FP32, EngineKind.OPENVINO: EngineKind.BINARY}
 
 
 TITLES = {
@@ -30,6 +40,8 @@ TITLES = {
     EngineKind.INT8: "INT8",
     EngineKind.BINARY: "binary",
     EngineKind.STOCK: "binary, stock",
+    EngineKind.OPENVINO_FP32: "OpenVINO FP32",
+    EngineKind.OPENVINO: "OpenVINO binary",
 }
 _INT8_REST_TITLES = {
     EngineKind.BINARY: "binary + INT8",
@@ -46,7 +58,7 @@ def engine_title(kind: EngineKind, rest: Rest) -> str:
 def open_engine(
     kind: EngineKind, model: Path, threads: int, profile_prefix: Path | None = None
 ) -> onnxruntime.InferenceSession:
-    """Open ``model`` as ``kind`` runs it; the errors are load_session's."""
+    """Open ``model`` as ``kind``, one of ONNX Runtime's, runs it; the errors are load_session's."""
     kernels = Kernels.DIRNET if kind is EngineKind.BINARY else Kernels.STOCK
     return load_session(model, threads=threads, kernels=kernels, profile_prefix=profile_prefix)
 

@@ -28,16 +28,16 @@ class Machine:
     versions: dict[str, str]
 
 
-def this_machine() -> Machine:
-    """Describe the machine that this process runs on."""
-    versions = package_versions()
+def this_machine(extra: tuple[str, ...] = ()) -> Machine:
+    """Describe the machine that this process runs on, with the versions of ``extra`` packages too."""
+    versions = package_versions(extra)
     return Machine(
         cpu=cpu_name(),
         cores=usable_cores(),
         architecture=platform.machine(),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
-        versions={name: versions[name] for name in _PACKAGES},
+        versions={name: versions[name] for name in (*_PACKAGES, *extra)},
     )
 
 

@@ -13,9 +13,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dirnet_convert.bench.engines import EngineKind, engine_title
+from dirnet_convert.bench.engines import TITLES, EngineKind, engine_title
 from dirnet_convert.bench.layers import LayerResult
 from dirnet_convert.bench.measure import MAX_OTHER_LOAD, Measurement
+from dirnet_convert.bench.openvino import RivalCheck
 from dirnet_convert.bench.profile import NodeTime, Profile, module_name
 from dirnet_convert.bench.suite import BenchResult, ThreadResult
 from dirnet_convert.files import write_atomic
@@ -38,6 +39,7 @@ def to_json(result: BenchResult) -> dict[str, Any]:
         "block_ms": result.options.measure.block_ms,
         "rest": str(result.rest),
         "file_bytes": {str(kind): size for kind, size in result.file_bytes.items()},
+        "rivals": {str(kind): dataclasses.asdict(check) for kind, check in result.rivals.items()},
         "results": [_thread_json(part, result.rest) for part in result.results],
     }
 
@@ -56,6 +58,7 @@ def tables(result: BenchResult) -> RenderableType:
     ]
     for part in result.results:
         parts += [_engines_table(result, part), _operators_table(part.profiles[EngineKind.BINARY])]
+        parts += [Text(rival_sentence(kind, check, part)) for kind, check in result.rivals.items()]
         parts.append(_module_table(part))
         if part.layers:
             parts.append(_layers_table(part))
@@ -77,6 +80,24 @@ def quietness(measurement: Measurement) -> str:
         f"and only {measurement.quiet_rounds} of {measurement.rounds} rounds were below {MAX_OTHER_LOAD}. "
         "Quote neither times nor ratios: long calls are interrupted more often than short ones, which "
         "flatters the faster engine. Measure again when nothing else runs."
+    )
+
+
+def rival_sentence(kind: EngineKind, check: RivalCheck, part: ThreadResult) -> str:
+    """Return what to know of an engine in OpenVINO beside its time."""
+    twin = kind.twin
+    text = (
+        f"{TITLES[kind]}: outputs differ from {TITLES[twin]} in ONNX Runtime by {check.median:.1e} of "
+        f"their root mean square at the median of {check.inputs} inputs, {check.largest:.1e} at most; "
+        f"{TITLES[twin]} is {part.engines.ratio(kind, twin):.2f}x as fast"
+    )
+    if kind is not EngineKind.OPENVINO:
+        return f"{text}."
+    kernels = ", ".join(f"{count} x {name}" for name, count in check.kernels.items())
+    text += f"; binary convolutions there: {kernels or 'none'}"
+    names = ", ".join(check.float_layers)
+    return (
+        f"{text}; binary layers in float there: {names}." if names else f"{text}; no binary layer in float."
     )
 
 
@@ -125,7 +146,7 @@ def _engines_table(result: BenchResult, part: ThreadResult) -> Table:
     table = Table(
         title=f"batch {result.options.batch}, {part.threads} thread{'s' if part.threads > 1 else ''}"
     )
-    table.add_column("in ONNX Runtime", no_wrap=True)
+    table.add_column("engine" if result.rivals else "in ONNX Runtime", no_wrap=True)
     for name in ("median ms", "quartiles", "best", "images/s", "speed", "file MB"):
         table.add_column(name, justify="right", no_wrap=True)
     for timing in part.engines.timings:
@@ -219,6 +240,7 @@ def _thread_json(part: ThreadResult, rest: Rest) -> dict[str, Any]:
                 "quartiles_ms": [timing.low_ms, timing.high_ms],
                 "min_ms": timing.min_ms,
                 "times_fp32": engines.ratio(EngineKind.FP32, timing.name),
+                **_twin_json(engines, EngineKind(timing.name)),
             }
             for timing in engines.timings
         ],
@@ -230,6 +252,12 @@ def _thread_json(part: ThreadResult, rest: Rest) -> dict[str, Any]:
         "layers": [_layer_json(layer) for layer in part.layers],
         "slower_than_fp32": [dataclasses.asdict(layer) for layer in slower_layers(part)],
     }
+
+
+def _twin_json(engines: Measurement, kind: EngineKind) -> dict[str, Any]:
+    if kind.twin is None:
+        return {}
+    return {"twin": str(kind.twin), "twin_speedup": engines.ratio(kind, kind.twin)}
 
 
 def _profile_json(profile: Profile) -> dict[str, Any]:

@@ -5,18 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 
 from dirnet_convert.bench.engines import EngineKind, bound_call, open_engine, random_inputs
 from dirnet_convert.bench.layers import LayerResult, compare_layers, find_layers
 from dirnet_convert.bench.machine import Machine, this_machine, usable_cores
 from dirnet_convert.bench.measure import Contestant, Measurement, MeasureOptions, measure
+from dirnet_convert.bench.openvino import (
+    CHECKED_INPUTS,
+    RivalCheck,
+    bound_openvino_call,
+    check_rival,
+    file_bytes,
+)
 from dirnet_convert.bench.profile import Profile, profile_in_turns
 from dirnet_convert.errors import UsageError
 from dirnet_convert.recipe import Rest
 from dirnet_convert.runtime.int8 import rest_of
 from dirnet_convert.runtime.isa import chosen_isa
+from dirnet_convert.runtime.openvino import compile_for_cpu
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 PROFILE_TURNS = 5
 
@@ -63,6 +76,7 @@ class BenchResult:
     file_bytes: dict[EngineKind, int]
     results: tuple[ThreadResult, ...]
     rest: Rest = Rest.FLOAT
+    rivals: dict[EngineKind, RivalCheck] = field(default_factory=dict)
 
 
 Progress = Callable[[str, int, int], None]
@@ -77,18 +91,26 @@ def run_suite(
 
     Raises:
         UsageError: FP32 or binary is missing, or a model does not take the batch.
-        DirnetError: a model does not load.
+        DirnetError: a model does not load, or computes something else than its twin.
     """
     if EngineKind.FP32 not in models or EngineKind.BINARY not in models:
         raise UsageError("A comparison needs the engines fp32 and binary.")
     report = on_progress or (lambda _what, _done, _total: None)
+    rest = rest_of(onnx.load(str(models[EngineKind.BINARY]), load_external_data=False))
+    if rest is Rest.INT8 and any(kind.twin is EngineKind.BINARY for kind in models):
+        raise UsageError(
+            "OpenVINO's network has float layers beside the binary ones, and the run's have become INT8; "
+            "write them in float with 'dirnet export'."
+        )
+    rivals = _check_rivals(models, options, report)
     return BenchResult(
-        machine=this_machine(),
+        machine=this_machine(("openvino",) if rivals else ()),
         isa=str(chosen_isa()),
         options=options,
-        file_bytes={kind: path.stat().st_size for kind, path in models.items()},
+        file_bytes={kind: file_bytes(path) for kind, path in models.items()},
         results=tuple(_with_threads(models, options, threads, report) for threads in options.threads),
-        rest=rest_of(onnx.load(str(models[EngineKind.BINARY]), load_external_data=False)),
+        rest=rest,
+        rivals=rivals,
     )
 
 
@@ -96,15 +118,7 @@ def _with_threads(
     models: Mapping[EngineKind, Path], options: BenchOptions, threads: int, report: Progress
 ) -> ThreadResult:
     title = f"{threads} thread{'s' if threads > 1 else ''}"
-    contestants = []
-    for kind, path in models.items():
-        session = open_engine(kind, path, threads)
-        size = session.get_inputs()[0].shape[0]
-        if isinstance(size, int) and size != options.batch:
-            raise UsageError(f"{path.name} takes batches of {size} only; bench it with --batch {size}.")
-        contestants.append(
-            Contestant(kind, bound_call(session, random_inputs(session, options.batch, options.seed)))
-        )
+    contestants = [_contestant(kind, models, options, threads) for kind in models]
     rounds = options.measure.rounds
     finished = _Counter(report, f"engines, {title}", rounds)
     engines = measure(contestants, options.measure, finished)
@@ -119,6 +133,40 @@ def _with_threads(
         done = _Counter(report, f"layers, {title}", len(found))
         layers = compare_layers(found, threads, options.measure, options.seed, done)
     return ThreadResult(threads, engines, profiles, layers)
+
+
+def _contestant(
+    kind: EngineKind, models: Mapping[EngineKind, Path], options: BenchOptions, threads: int
+) -> Contestant:
+    if kind.twin is not None:
+        images = _images(open_engine(kind.twin, models[kind.twin], threads), options, options.seed)
+        compiled = compile_for_cpu(models[kind], threads, options.batch)
+        return Contestant(kind, bound_openvino_call(compiled, images))
+    session = open_engine(kind, models[kind], threads)
+    size = session.get_inputs()[0].shape[0]
+    if isinstance(size, int) and size != options.batch:
+        raise UsageError(f"{models[kind].name} takes batches of {size} only; bench it with --batch {size}.")
+    return Contestant(kind, bound_call(session, random_inputs(session, options.batch, options.seed)))
+
+
+def _check_rivals(
+    models: Mapping[EngineKind, Path], options: BenchOptions, report: Progress
+) -> dict[EngineKind, RivalCheck]:
+    """Compare what is in OpenVINO with the same network in ONNX Runtime, before anything is timed."""
+    kinds = [kind for kind in models if kind.twin is not None]
+    threads = options.threads[0]
+    checks = {}
+    for done, kind in enumerate(kinds):
+        report("comparing outputs", done, len(kinds))
+        session = open_engine(kind.twin, models[kind.twin], threads)
+        inputs = [_images(session, options, options.seed + k) for k in range(CHECKED_INPUTS)]
+        checks[kind] = check_rival(session, models[kind.twin], models[kind], threads, inputs)
+    return checks
+
+
+def _images(session: onnxruntime.InferenceSession, options: BenchOptions, seed: int) -> np.ndarray:
+    (images,) = random_inputs(session, options.batch, seed).values()
+    return images
 
 
 class _Counter:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from dirnet_convert.run import RunFolder
 
 CALIBRATION_IMAGES = 64
+RIVALS = ("openvino",)
+VERIFIED_IMAGES = 4
 
 
 def command(
@@ -35,6 +37,14 @@ def command(
     engines: Annotated[
         str, typer.Option("--engines", help="Of fp32, int8, binary, stock; fp32 and binary are needed.")
     ] = "fp32,int8,binary",
+    against: Annotated[
+        str,
+        typer.Option(
+            "--against",
+            help="openvino: the same networks there too, compared first, then timed in the same rounds.",
+            show_default=False,
+        ),
+    ] = "",
     layers: Annotated[
         bool, typer.Option("--layers", help="Measure every binary convolution alone, too.")
     ] = False,
@@ -46,7 +56,7 @@ def command(
 
     The figures are also written to the run's bench.json.
 
-    Example: `dirnet bench --threads 1,2 --layers`
+    Example: `dirnet bench --threads 1,2 --layers`, or `dirnet bench --against openvino`
     """
     import tempfile
 
@@ -57,10 +67,13 @@ def command(
     from dirnet_convert.bench.measure import MeasureOptions
     from dirnet_convert.bench.report import tables, to_json, write_report
     from dirnet_convert.bench.suite import BenchOptions, run_suite
+    from dirnet_convert.onnx_export.openvino.export import require_openvino_task
     from dirnet_convert.run import open_run
 
     require_device(Device(_one_of(device, [str(kind) for kind in Device], "--device")))
-    known = [str(kind) for kind in EngineKind]
+    if against:
+        _one_of(against, list(RIVALS), "--against")
+    known = [str(kind) for kind in EngineKind if kind.twin is None]
     chosen = [EngineKind(_one_of(name, known, "--engines")) for name in engines.split(",")]
     options = BenchOptions(
         threads=_numbers(threads),
@@ -70,6 +83,8 @@ def command(
         measure=MeasureOptions(rounds=rounds),
     )
     folder = open_run(run)
+    if against:
+        require_openvino_task(folder.read_config())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     quiet = json or not error_console.is_terminal
     with (
@@ -78,6 +93,8 @@ def command(
     ):
         task = progress.add_task("preparing the models", total=None)
         models = _model_files(folder, chosen, Path(scratch), data_dir)
+        if against:
+            models |= _openvino_files(folder, Path(scratch), seed)
 
         def show(what: str, done: int, total: int) -> None:
             progress.update(task, description=what, completed=done, total=total)
@@ -126,6 +143,22 @@ def _model_files(
     if EngineKind.INT8 in engines:
         quantize_teacher(run, files[EngineKind.INT8], data_dir)
     return {kind: files[kind] for kind in EngineKind if kind in engines}
+
+
+def _openvino_files(run: RunFolder, scratch: Path, seed: int) -> dict[EngineKind, Path]:
+    """Build the run's network for OpenVINO, checked against PyTorch; its FP32 twin runs from ONNX."""
+    import torch
+
+    from dirnet_convert.bench.engines import EngineKind
+    from dirnet_convert.convert.rebuild import example_image, load_run
+    from dirnet_convert.onnx_export.openvino.export import export_openvino_checked
+
+    example = example_image(run.read_config())
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(VERIFIED_IMAGES, *example.shape[1:], generator=generator)
+    path = scratch / run.openvino_path.name
+    export_openvino_checked(load_run(run).student, images, path)
+    return {EngineKind.OPENVINO_FP32: run.teacher_onnx_path, EngineKind.OPENVINO: path}
 
 
 def _export_teacher(run: RunFolder) -> None:

@@ -23,11 +23,18 @@ from dirnet_convert.recipe import Rest
 if TYPE_CHECKING:
     from dirnet_convert.onnx_export.checked import CheckedExport
     from dirnet_convert.onnx_export.detector.verify import DetectionReport
+    from dirnet_convert.onnx_export.openvino.export import OpenVinoExport
     from dirnet_convert.onnx_export.rest_check import RestReport
     from dirnet_convert.onnx_export.sizes import RestLayer, SizeReport
     from dirnet_convert.onnx_export.verify_report import VerifyReport
 
-FormatOption = Annotated[bool, typer.Option("--onnx", help="Write ONNX, the format there is; the default.")]
+FormatOption = Annotated[bool, typer.Option("--onnx", help="Write ONNX; always done.")]
+OpenVinoOption = Annotated[
+    bool,
+    typer.Option(
+        "--openvino", help="Write OpenVINO's model.xml and model.bin, too, for one image at a time."
+    ),
+]
 FileOption = Annotated[
     Path | None,
     typer.Option(
@@ -49,6 +56,7 @@ RestOption = Annotated[
 def command(
     run: RunOption = None,
     onnx: FormatOption = True,
+    openvino: OpenVinoOption = False,
     out: FileOption = None,
     images: ImagesOption = 8,
     rest: RestOption = Rest.FLOAT,
@@ -60,7 +68,7 @@ def command(
 
     The float network that it was made from goes into the run folder too, as teacher.onnx, to compare with.
 
-    Example: `dirnet export --onnx --out resnet20.onnx`
+    Example: `dirnet export --onnx --out resnet20.onnx`, or `dirnet export --openvino`
     """
     import contextlib
     import dataclasses
@@ -69,6 +77,7 @@ def command(
 
     from dirnet_convert.convert.rebuild import load_run
     from dirnet_convert.data.registry import open_data
+    from dirnet_convert.onnx_export.openvino.export import export_openvino_checked, require_openvino_task
     from dirnet_convert.onnx_export.run_export import export_networks
     from dirnet_convert.onnx_export.sizes import compare_sizes, float_layers, int8_layers
     from dirnet_convert.run import open_run
@@ -77,6 +86,8 @@ def command(
         raise UsageError(f"{out} is a folder; name the file to write, for example {out / 'model.onnx'}.")
     folder = open_run(run)
     config = folder.read_config()
+    if openvino:
+        require_openvino_task(config)
     network = load_run(folder)
     options = dataclasses.replace(
         config.recipe.data,
@@ -98,13 +109,19 @@ def command(
             verified_images=images,
             rest=rest,
         )
+        rival_path = out.with_suffix(folder.openvino_path.suffix) if out else folder.openvino_path
+        pixels = source.calibration_images(images, config.recipe.seed)
+        rival = export_openvino_checked(network.student, pixels, rival_path) if openvino else None
     sizes = compare_sizes(folder.teacher_onnx_path, path)
     written = load(path)
     layers, quantized = float_layers(written), int8_layers(written)
     if json:
-        print_json(_summary(exported, sizes, layers, quantized))
+        print_json(_summary(exported, sizes, layers, quantized) | _openvino_summary(rival))
         return
     _print(exported, sizes, layers, quantized)
+    if rival is not None:
+        console.print(_openvino_line(rival), highlight=False, soft_wrap=True)
+    console.print("Next: [bold]dirnet bench[/bold]")
 
 
 def _summary(
@@ -145,6 +162,40 @@ def _detection_summary(exported: CheckedExport) -> dict[str, object]:
     return {
         "detections": [{**dataclasses.asdict(d), "kernels": d.kernels.value} for d in exported.detections]
     }
+
+
+def _openvino_summary(rival: OpenVinoExport | None) -> dict[str, object]:
+    if rival is None:
+        return {}
+    report = rival.report
+    return {
+        "openvino": {
+            "path": str(rival.path),
+            "bytes": rival.file_bytes,
+            "verified_on_images": report.images,
+            "error": report.error,
+            "free_error": report.free_error,
+            "flipped_share": report.flipped_share,
+            "top1_agreement": report.top1_agreement,
+            "binary_convolutions": report.kernels,
+            "layers": [
+                {"name": layer.name, "arithmetic": str(layer.arithmetic), "reason": layer.reason}
+                for layer in report.layers
+            ],
+        }
+    }
+
+
+def _openvino_line(rival: OpenVinoExport) -> str:
+    report = rival.report
+    in_float = [f"{layer.name} ({layer.reason})" for layer in report.layers if layer.reason]
+    kernels = ", ".join(f"{count} x {name}" for name, count in report.kernels.items())
+    return (
+        f"Wrote {rival.path} and its .bin: {len(report.layers) - len(in_float)} of {len(report.layers)} "
+        f"binary layers on bits ({kernels or 'none'}), largest error {report.error:.1e} on {report.images} "
+        f"images ({report.free_error:.1e} running free)."
+        + (f" In float there: {', '.join(in_float)}." if in_float else "")
+    )
 
 
 def _rest_summary(exported: CheckedExport) -> dict[str, object]:
@@ -194,7 +245,6 @@ def _print(
         highlight=False,
         soft_wrap=True,
     )
-    console.print("Next: [bold]dirnet bench[/bold]")
 
 
 def _print_rest(rest: RestReport) -> None:

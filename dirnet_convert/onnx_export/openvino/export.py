@@ -1,0 +1,67 @@
+"""Build, verify, and only then write: an OpenVINO file at its path has been compared with PyTorch."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from dirnet_convert.errors import UsageError
+from dirnet_convert.files import replacing, write_atomic
+from dirnet_convert.onnx_export.openvino.build import build
+from dirnet_convert.onnx_export.openvino.verify import OpenVinoReport, verify_openvino
+from dirnet_convert.onnx_export.verify_report import Tolerances
+from dirnet_convert.recipe import Task
+from dirnet_convert.run import RunConfig
+from dirnet_convert.runtime.openvino import require_openvino
+
+_WEIGHTS_SUFFIX = ".bin"
+
+
+@dataclass(frozen=True)
+class OpenVinoExport:
+    """The written graph with its weights beside it, their size together, and how close it is to PyTorch."""
+
+    path: Path
+    file_bytes: int
+    report: OpenVinoReport
+
+
+def require_openvino_task(config: RunConfig) -> None:
+    """Do nothing where a run's network can become an OpenVINO model.
+
+    Raises:
+        UsageError: openvino is not installed, or the run's network is a detector.
+    """
+    if config.task is not Task.CLASSIFICATION:
+        raise UsageError("OpenVINO models are written of classifiers only; a detector runs in ONNX Runtime.")
+    require_openvino()
+
+
+def export_openvino_checked(
+    student: nn.Module, images: Tensor, path: Path, *, tolerances: Tolerances | None = None
+) -> OpenVinoExport:
+    """Write ``student`` to ``path`` (.xml) and its weights beside it, compared on ``images`` (N, C, H, W).
+
+    Raises:
+        ExportMismatch: the model differs; ``path`` is untouched.
+        UsageError: openvino is not installed, or ``path`` does not end in .xml.
+        DirnetError: PyTorch or OpenVINO cannot take the network, or the folder cannot be written.
+    """
+    if path.suffix != ".xml":
+        raise UsageError(f"An OpenVINO model is a file .xml with its .bin beside it, not '{path.name}'.")
+    openvino = require_openvino()
+    built = build(student, images[:1].detach().cpu().float())
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / path.name
+        openvino.save_model(built.model, part, compress_to_fp16=False)
+        report = verify_openvino(student, part, built.layers, images, tolerances)
+        graph, weights = part.read_bytes(), part.with_suffix(_WEIGHTS_SUFFIX).read_bytes()
+    with replacing(path.with_suffix(_WEIGHTS_SUFFIX)) as held:
+        held.write_bytes(weights)
+        # The old graph goes before its weights do: it never stands beside those of another one.
+        path.unlink(missing_ok=True)
+    write_atomic(path, graph)
+    return OpenVinoExport(path, len(graph) + len(weights), report)

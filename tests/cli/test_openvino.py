@@ -1,0 +1,70 @@
+"""dirnet export --openvino and dirnet bench --against openvino on a small run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from dirnet_convert import api
+
+pytestmark = pytest.mark.openvino
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def openvino() -> None:
+    """Skip where the rival is not installed."""
+    pytest.importorskip("openvino", reason="openvino comes with the extra 'bench'")
+
+
+def test_the_run_gets_the_files(dirnet: Invoke, converted: Path, tmp_path: Path) -> None:
+    result = dirnet("export", "--run", converted, "--openvino", "--images", 2, "--json")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)["openvino"]
+    assert said["path"] == str(converted / "model.xml")
+    assert said["bytes"] == sum((converted / name).stat().st_size for name in ("model.xml", "model.bin"))
+    assert [layer["arithmetic"] for layer in said["layers"]] == ["bits", "bits"]
+    assert sum(said["binary_convolutions"].values()) == 2 and said["verified_on_images"] == 2
+    assert said["error"] < 1e-4
+    shown = dirnet(
+        "export", "--run", converted, "--openvino", "--images", 1, "--out", tmp_path / "other.onnx"
+    )
+    assert shown.exit_code == 0, shown.output
+    assert "2 of 2 binary layers on bits" in shown.stdout
+    assert {path.name for path in tmp_path.glob("other.*")} == {"other.onnx", "other.xml", "other.bin"}
+    again = api.export_openvino(converted, tmp_path / "api.xml", images=1).path
+    for suffix in (".xml", ".bin"):
+        assert again.with_suffix(suffix).read_bytes() == (converted / f"model{suffix}").read_bytes()
+
+
+def test_without_the_option_there_are_no_files(exported: Path) -> None:
+    assert not (exported / "model.xml").exists() and not (exported / "model.bin").exists()
+
+
+def test_the_rival_is_measured(dirnet: Invoke, exported: Path) -> None:
+    result = dirnet(
+        *("bench", "--run", exported, "--against", "openvino", "--engines", "fp32,binary"),
+        *("--rounds", 1, "--json"),
+    )
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert json.loads((exported / "bench.json").read_text()) == said
+    engines = [engine["engine"] for engine in said["results"][0]["engines"]]
+    assert engines == ["fp32", "binary", "openvino-fp32", "openvino"]
+    assert said["rivals"]["openvino"]["float_layers"] == []
+    assert said["rivals"]["openvino"]["smallest"] < 1e-4
+
+
+def test_mistakes(refused: Callable[..., str], exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = ("bench", "--run", exported, "--engines")
+    assert "did you mean 'openvino'" in refused(2, *bench, "fp32,binary", "--against", "openvin")
+    assert "none of fp32, int8, binary, stock" in refused(2, *bench, "fp32,openvino")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert "dirnet-convert[bench]" in refused(2, *bench, "fp32,binary", "--against", "openvino")
+    assert "dirnet-convert[bench]" in refused(2, "export", "--run", exported, "--openvino")
