@@ -9,6 +9,7 @@ import numpy as np
 
 from dirnet_convert.files import replacing
 from dirnet_convert.runtime.int8 import Int8Choice, quantize_static
+from dirnet_convert.runtime.model_file import read_model
 
 
 def quantize_int8(float_model: Path, output: Path, images: np.ndarray, float_part: str = "") -> None:
@@ -17,12 +18,11 @@ def quantize_int8(float_model: Path, output: Path, images: np.ndarray, float_par
     Nodes whose name begins with ``float_part`` stay in float, where it is not empty: 256 steps are too few
     for a box.
     """
-    import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder, replacing(output) as part:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(float_model), str(prepared), skip_symbolic_shape=True)
-        nodes = onnx.load(str(prepared), load_external_data=False).graph.node
+        nodes = read_model(prepared).graph.node
         kept = tuple(node.name for node in nodes if float_part and node.name.startswith(float_part))
         quantize_static(prepared, part, images, Int8Choice(excluded=kept))

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from dirnet_convert.bench.layers import CONV_PREFIX
 from dirnet_convert.bench.profile import DOMAIN
 from dirnet_convert.errors import DirnetError
+from dirnet_convert.runtime.model_file import read_model
 from dirnet_convert.runtime.openvino import (
     binary_convolutions,
     compile_for_cpu,
@@ -106,7 +106,7 @@ def _float_layers(our_path: Path, path: Path) -> tuple[str, ...]:
         for node in read_for_cpu(path).get_ops()
         if node.get_type_name() == "BinaryConvolution"
     }
-    graph = onnx.load(str(our_path), load_external_data=False).graph
+    graph = read_model(our_path).graph
     return tuple(
         node.name
         for node in graph.node

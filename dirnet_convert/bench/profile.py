@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from dirnet_convert.bench.engines import EngineKind, bound_call, open_engine, random_inputs
+from dirnet_convert.runtime.model_file import read_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +88,7 @@ class Profiler:
         feeds: Callable[[onnxruntime.InferenceSession], Feeds],
     ) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        self._model = onnx.load(str(model), load_external_data=False)
+        self._model = read_model(model)
         self._session = open_engine(kind, model, threads, Path(self._folder.name) / "profile")
         self.call: Callable[[], None] = bound_call(self._session, feeds(self._session))
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from dirnet_convert.bench.engines import EngineKind, bound_call, open_engine, random_inputs
 from dirnet_convert.bench.layers import LayerResult, compare_layers, find_layers
@@ -26,6 +25,7 @@ from dirnet_convert.errors import UsageError
 from dirnet_convert.recipe import Rest
 from dirnet_convert.runtime.int8 import rest_of
 from dirnet_convert.runtime.isa import chosen_isa
+from dirnet_convert.runtime.model_file import read_model
 from dirnet_convert.runtime.openvino import compile_for_cpu
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def run_suite(
     if EngineKind.FP32 not in models or EngineKind.BINARY not in models:
         raise UsageError("A comparison needs the engines fp32 and binary.")
     report = on_progress or (lambda _what, _done, _total: None)
-    rest = rest_of(onnx.load(str(models[EngineKind.BINARY]), load_external_data=False))
+    rest = rest_of(read_model(models[EngineKind.BINARY]))
     if rest is Rest.INT8 and any(kind.twin is EngineKind.BINARY for kind in models):
         raise UsageError(
             "OpenVINO's network has float layers beside the binary ones, and the run's have become INT8; "
@@ -128,7 +128,7 @@ def _with_threads(
     report(f"profile, {title}", 1, 1)
     layers: tuple[LayerResult, ...] = ()
     if options.layers:
-        binary = onnx.load(str(models[EngineKind.BINARY]), load_external_data=False)
+        binary = read_model(models[EngineKind.BINARY])
         found = find_layers(binary, profiles[EngineKind.BINARY])
         done = _Counter(report, f"layers, {title}", len(found))
         layers = compare_layers(found, threads, options.measure, options.seed, done)

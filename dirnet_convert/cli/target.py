@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dirnet_convert.errors import DirnetError, UsageError
+from dirnet_convert.errors import UsageError
 from dirnet_convert.recipe import DataOptions, Task
 from dirnet_convert.run import RunConfig, RunFolder, open_run
 
 if TYPE_CHECKING:
     import numpy as np
-    import onnx
     from torch import nn
 
     from dirnet_convert.data.source import DataInfo, ImageSource
@@ -209,7 +208,9 @@ def onnx_image_size(path: Path | None) -> int:
     """
     if path is None:
         return 0
-    entries = _onnx_model(path).graph.input
+    from dirnet_convert.runtime.model_file import read_model
+
+    entries = read_model(path).graph.input
     sizes = entries[0].type.tensor_type.shape.dim if entries else ()
     return sizes[2].dim_value if len(sizes) == 4 else 0
 
@@ -221,19 +222,10 @@ def onnx_task(path: Path) -> Task:
         DirnetError: the file is damaged.
     """
     from dirnet_convert.runtime.detector import DETECTION_TASK, TASK_KEY
+    from dirnet_convert.runtime.model_file import read_model
 
-    said = {entry.key: entry.value for entry in _onnx_model(path).metadata_props}
+    said = {entry.key: entry.value for entry in read_model(path).metadata_props}
     return Task.DETECTION if said.get(TASK_KEY) == DETECTION_TASK else Task.CLASSIFICATION
-
-
-def _onnx_model(path: Path) -> onnx.ModelProto:
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        return onnx.load(str(path), load_external_data=False)
-    except DecodeError as error:
-        raise DirnetError(f"{path} is damaged or no ONNX file; make it anew with 'dirnet export'.") from error
 
 
 def _is_current(run: RunFolder) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dirnet_convert.recipe import Rest
+from dirnet_convert.runtime.model_file import read_model
 
 if TYPE_CHECKING:
     import onnx
@@ -72,10 +73,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _reader(model: Path, images: np.ndarray) -> object:
-    import onnx
     from onnxruntime.quantization import CalibrationDataReader
 
-    entry = onnx.load(str(model), load_external_data=False).graph.input[0]
+    entry = read_model(model).graph.input[0]
     batch = entry.type.tensor_type.shape.dim[0].dim_value or 1
     parts: Sequence[np.ndarray] = [images[k : k + batch] for k in range(0, len(images) - batch + 1, batch)]
 
