@@ -1,8 +1,9 @@
 // AVX-512 with VPOPCNTDQ: a lane is a 32-bit word of one output channel's weights, 16 channels to a register.
 //
-// Per unit of 32 input channels and register: count += popcnt(w xor broadcast(a)), three vector operations
-// for 16 * 32 = 512 multiply-adds. A tile of P pixels by V registers loads V weights and P words for 3 * P *
-// V operations, so that the loads hide behind the arithmetic, and no sum is ever taken across lanes.
+// Per unit of 32 input channels and register: half -= popcnt(w xor broadcast(a)), three vector operations
+// for 16 * 32 = 512 multiply-adds; begun at floor(K / 2), half ends as floor(dot / 2), dot = K - 2 *
+// popcount. A tile of P pixels by V registers loads V weights and P words for 3 * P * V operations, so that
+// the loads hide behind the arithmetic, and no sum is ever taken across lanes.
 #include <immintrin.h>
 #include <string.h>
 
@@ -37,19 +38,28 @@ __mmask16 first_lanes(int channels) {
 // the whole tile, which stays in registers. max(clip_min, v) takes its second operand when they are unordered
 // or equal, as v < clip_min ? clip_min : v does; min likewise.
 template <int P, int V>
-DIRNET_INLINE void finish_tile(const ConvTile& t, const __m512i (&count)[P][V]) {
+DIRNET_INLINE void finish_tile(const ConvTile& t, __m512i (&half)[P][V]) {
   const BlockEpilogue& e = *t.epilogue;
   const __mmask16 last_lanes = first_lanes(e.channels - (V - 1) * kLanes);
   __m512 value[P][V];
-  const __m512i dot_max = _mm512_set1_epi32(t.dot_max);
+  // dot and K are even or odd together. For even ones the doubling is left to the scale, which is exact.
+  const bool doubled = e.can_double && t.dot_max % 2 == 0;
+  const float* scales = doubled ? e.double_scale : e.scale;
+  if (!doubled) {
+    const __m512i odd = _mm512_set1_epi32(t.dot_max % 2);
+    DIRNET_UNROLL
+    for (int p = 0; p < P; ++p) {
+      DIRNET_UNROLL
+      for (int v = 0; v < V; ++v) half[p][v] = _mm512_add_epi32(_mm512_slli_epi32(half[p][v], 1), odd);
+    }
+  }
   DIRNET_UNROLL
   for (int v = 0; v < V; ++v) {
-    const __m512 scale = _mm512_load_ps(e.scale + v * kLanes);
+    const __m512 scale = _mm512_load_ps(scales + v * kLanes);
     const __m512 bias = _mm512_load_ps(e.bias + v * kLanes);
     DIRNET_UNROLL
     for (int p = 0; p < P; ++p) {
-      const __m512i dot = _mm512_sub_epi32(dot_max, _mm512_slli_epi32(count[p][v], 1));
-      value[p][v] = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot), scale), bias);
+      value[p][v] = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(half[p][v]), scale), bias);
     }
   }
   if (e.residual != nullptr) {
@@ -117,13 +127,14 @@ DIRNET_INLINE void finish_tile(const ConvTile& t, const __m512i (&count)[P][V]) 
 
 template <int P, int V>
 void conv_tile_px16v(const ConvTile& t) {
-  __m512i count[P][V];
+  const __m512i start = _mm512_set1_epi32(t.dot_max / 2);
+  __m512i half[P][V];
   const uint8_t* input[P];
   DIRNET_UNROLL
   for (int p = 0; p < P; ++p) {
     input[p] = t.input[p];
     DIRNET_UNROLL
-    for (int v = 0; v < V; ++v) count[p][v] = _mm512_setzero_si512();
+    for (int v = 0; v < V; ++v) half[p][v] = start;
   }
   for (int64_t row = 0; row < t.rows; ++row) {
     for (int64_t tap = 0; tap < t.taps; ++tap) {
@@ -140,13 +151,13 @@ void conv_tile_px16v(const ConvTile& t) {
           const __m512i a = broadcast_unit(input[p] + at);
           DIRNET_UNROLL
           for (int v = 0; v < V; ++v) {
-            count[p][v] = _mm512_add_epi32(count[p][v], _mm512_popcnt_epi32(_mm512_xor_si512(a, w[v])));
+            half[p][v] = _mm512_sub_epi32(half[p][v], _mm512_popcnt_epi32(_mm512_xor_si512(a, w[v])));
           }
         }
       }
     }
   }
-  finish_tile<P, V>(t, count);
+  finish_tile<P, V>(t, half);
 }
 
 // Blocks of several groups: each register reads a word of its own, and each lane counts only its group's bits
@@ -155,7 +166,8 @@ template <int P, int V>
 void shared_tile_px16v(const ConvTile& t) {
   constexpr int kXorThenAnd = 0x28;
   const SharedLanes& lanes = *t.shared;
-  __m512i count[P][V];
+  const __m512i start = _mm512_set1_epi32(t.dot_max / 2);
+  __m512i half[P][V];
   __m512i mask[V];
   int64_t offset[V];
   const uint8_t* input[P];
@@ -168,7 +180,7 @@ void shared_tile_px16v(const ConvTile& t) {
   for (int p = 0; p < P; ++p) {
     input[p] = t.input[p];
     DIRNET_UNROLL
-    for (int v = 0; v < V; ++v) count[p][v] = _mm512_setzero_si512();
+    for (int v = 0; v < V; ++v) half[p][v] = start;
   }
   for (int64_t row = 0; row < t.rows; ++row) {
     for (int64_t tap = 0; tap < t.taps; ++tap) {
@@ -182,12 +194,12 @@ void shared_tile_px16v(const ConvTile& t) {
         for (int p = 0; p < P; ++p) {
           const __m512i a = broadcast_unit(input[p] + word);
           const __m512i differ = _mm512_ternarylogic_epi32(a, w, mask[v], kXorThenAnd);
-          count[p][v] = _mm512_add_epi32(count[p][v], _mm512_popcnt_epi32(differ));
+          half[p][v] = _mm512_sub_epi32(half[p][v], _mm512_popcnt_epi32(differ));
         }
       }
     }
   }
-  finish_tile<P, V>(t, count);
+  finish_tile<P, V>(t, half);
 }
 
 using TileFunction = void (*)(const ConvTile&);

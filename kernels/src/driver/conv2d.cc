@@ -1,5 +1,6 @@
 // The tile driver: cuts a convolution into tiles (pixels of one class) times blocks (64 output channels) and
 // hands them to the micro-kernels of one ISA.
+#include <cfloat>
 #include <cmath>
 #include <cstring>
 
@@ -89,6 +90,12 @@ class Convolution {
     const size_t bytes = static_cast<size_t>(channels) * sizeof(float);
     std::memcpy(e.scale, epilogue_.scale + first_channel, bytes);
     std::memcpy(e.bias, epilogue_.bias + first_channel, bytes);
+    e.can_double = true;
+    for (int64_t i = 0; i < channels; ++i) {
+      e.double_scale[i] = 2.0F * e.scale[i];
+      e.can_double =
+          e.can_double && !(std::fabs(e.scale[i]) > FLT_MAX / 2 && std::fabs(e.scale[i]) <= FLT_MAX);
+    }
     e.has_slope = epilogue_.slope != nullptr;
     if (e.has_slope) std::memcpy(e.slope, epilogue_.slope + first_channel, bytes);
     e.clip_min = epilogue_.clip_min;

@@ -30,22 +30,36 @@ bool all_finite(const float* x, int64_t count) {
   return infinite == 0;
 }
 
+// Whether no pixel is infinite or NaN that pooled rows [begin, end) could see, with all rows of their tiles.
+bool all_finite(const StemShape& s, const float* image, int64_t begin, int64_t end) {
+  const int64_t conv_begin = begin * s.pool_stride_h - s.pool_top;
+  const int64_t conv_end = (end - 1) * s.pool_stride_h - s.pool_top + s.pool_h + kWinogradTile;
+  const int64_t first = std::max<int64_t>(conv_begin * s.stride_h - s.pad_top, 0);
+  const int64_t past = std::min(conv_end * s.stride_h + s.kernel_h, s.in_h);
+  for (int64_t c = 0; c < s.in_c && first < past; ++c) {
+    if (!all_finite(image + (c * s.in_h + first) * s.in_w, (past - first) * s.in_w)) return false;
+  }
+  return true;
+}
+
 // A part of one image: pooled rows [begin, end).
 class Band {
  public:
   Band(const PackedStem& stem, const StemShape& shape, const StemOutputs& outputs, const float* image,
-       int64_t index)
+       int64_t index, int64_t begin, int64_t end)
       : kernels_(*stem_kernels_of(stem.isa())),
         binarize_(kernels_of(stem.isa())->binarize),
         shape_(shape),
         outputs_(outputs),
         index_(index),
+        begin_(begin),
+        end_(end),
         channels_(padded_channels(shape)),
         ring_rows_(std::min(shape.pool_h, shape.conv_h()) + 2 * kWinogradOutputs),
         row_floats_(shape.conv_w() * channels_),
         ring_(static_cast<size_t>((ring_rows_ * row_floats_ + shape.out_w() * channels_)) * sizeof(float)) {
     const StemEpilogue epilogue{stem.data(), outputs.clip_min, outputs.clip_max};
-    if (takes_winograd(shape) && all_finite(image, shape.in_c * shape.in_h * shape.in_w)) {
+    if (takes_winograd(shape) && all_finite(shape, image, begin, end)) {
       winograd_.emplace(kernels_, stem, shape, epilogue, image);
     } else {
       direct_.emplace(kernels_, stem, shape, epilogue, image);
@@ -54,10 +68,10 @@ class Band {
 
   bool ok() const { return ring_.data() != nullptr && (winograd_ ? winograd_->ok() : direct_->ok()); }
 
-  void run(int64_t begin, int64_t end) {
-    int64_t next = std::max<int64_t>(begin * shape_.pool_stride_h - shape_.pool_top, 0);
+  void run() {
+    int64_t next = std::max<int64_t>(begin_ * shape_.pool_stride_h - shape_.pool_top, 0);
     bool first = true;
-    for (int64_t row = begin; row < end; ++row) {
+    for (int64_t row = begin_; row < end_; ++row) {
       const int64_t top = row * shape_.pool_stride_h - shape_.pool_top;
       const int64_t bottom = std::min(top + shape_.pool_h, shape_.conv_h());
       // Strides beyond the window leave rows out.
@@ -107,6 +121,7 @@ class Band {
   const StemShape& shape_;
   const StemOutputs& outputs_;
   int64_t index_;
+  int64_t begin_, end_;
   int64_t channels_;  // padded
   int64_t ring_rows_;
   int64_t row_floats_;
@@ -139,12 +154,12 @@ bool stem_conv2d(const PackedStem& stem, const float* x, const StemShape& s, con
     const int64_t begin = item % bands * height;
     const int64_t end = std::min(begin + height, s.out_h());
     if (begin >= end) return;
-    Band band(stem, s, outputs, x + index * s.in_c * s.in_h * s.in_w, index);
+    Band band(stem, s, outputs, x + index * s.in_c * s.in_h * s.in_w, index, begin, end);
     if (!band.ok()) {
       ok.store(false);
       return;
     }
-    band.run(begin, end);
+    band.run();
   });
   return ok.load();
 }

@@ -144,7 +144,19 @@ struct StemLanes {
     for (int64_t channel = 0; channel < s.out_c; channel += kLanes) {
       int64_t tile = 0;
       for (; tile + V::kTiles <= s.tiles; tile += V::kTiles) winograd_tiles<V::kTiles>(s, tile, channel);
-      for (; tile < s.tiles; ++tile) winograd_tiles<1>(s, tile, channel);
+      last_tiles<V::kTiles - 1>(s, tile, channel);
+    }
+  }
+
+  // The at most T tiles from `tile` on, together: one by one, each would load all the weights for itself.
+  template <int T>
+  static void last_tiles(const WinogradStrip& s, int64_t tile, int64_t channel) {
+    if constexpr (T > 0) {
+      if (s.tiles - tile == T) {
+        winograd_tiles<T>(s, tile, channel);
+      } else {
+        last_tiles<T - 1>(s, tile, channel);
+      }
     }
   }
 

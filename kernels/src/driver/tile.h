@@ -17,12 +17,14 @@ constexpr int kMaxBlockRegisters = 4;
 // The epilogue of one block, channels counted from the block's first. Entries past `channels` are zero.
 struct BlockEpilogue {
   alignas(64) float scale[kBlockChannels];
+  alignas(64) float double_scale[kBlockChannels];
   alignas(64) float bias[kBlockChannels];
   alignas(64) float slope[kBlockChannels];
   alignas(64) float threshold[kBlockChannels];
   float clip_min;
   float clip_max;
-  int channels;  // 1 .. kBlockChannels
+  int channels;     // 1 .. kBlockChannels
+  bool can_double;  // no 2 * scale overflows: dot * scale = (dot / 2) * double_scale to the bit for even dots
   bool has_clip;
   bool has_slope;
   const float* residual;  // of pixel 0, null = none
