@@ -21,13 +21,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dirnet_convert.bench.engines import EngineKind, bound_call, open_engine, random_inputs
 from dirnet_convert.bench.measure import Contestant, Measurement, MeasureOptions, measure
+from dirnet_convert.bench.peaks import PeakKind, peak_loop
 from dirnet_convert.bench.profile import DOMAIN, Profile, Profiler, kernel_ms
 from dirnet_convert.errors import UsageError
+from dirnet_convert.runtime.isa import chosen_isa
 
 if TYPE_CHECKING:
     import onnxruntime
 
 CONV_PREFIX = "BinaryConv2d"
+_BOUND = "bound"
 _FLOAT_CONVS = ("Conv", "FusedConv")
 # The IR version that went with opset 18, which every supported ONNX Runtime reads.
 _IR_VERSION = 8
@@ -66,6 +69,23 @@ class LayerShape:
         taps = self.input[1] // self.group * self.kernel[0] * self.kernel[1]
         return self.input[0] * height * width * self.out_channels * taps
 
+    @property
+    def valid_macs(self) -> int:
+        """Multiply-accumulates of one call on taps inside the image, padding skipped."""
+        rows, columns = (
+            _taps_inside(size, out, kernel, stride, pad, dilation)
+            for size, out, kernel, stride, pad, dilation in zip(
+                self.input[2:],
+                self.output_size,
+                self.kernel,
+                self.strides,
+                self.pads[:2],
+                self.dilations,
+                strict=True,
+            )
+        )
+        return self.input[0] * rows * columns * self.input[1] // self.group * self.out_channels
+
     def __str__(self) -> str:
         batch, channels, height, width = self.input
         kernel = "x".join(map(str, self.kernel))
@@ -75,6 +95,15 @@ class LayerShape:
             + (f", group {self.group}" if self.group > 1 else "")
             + (f", batch {batch}" if batch > 1 else "")
         )
+
+
+def _taps_inside(size: int, out: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
+    """Return the kernel's taps inside the image, summed over the output positions of one axis."""
+    return sum(
+        0 <= position * stride - pad + tap * dilation < size
+        for position in range(out)
+        for tap in range(kernel)
+    )
 
 
 @dataclass(frozen=True)
@@ -89,7 +118,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class LayerResult:
-    """Times of one distinct layer in milliseconds, and their ratios to FP32."""
+    """Times of one distinct layer in milliseconds, and their ratios to FP32.
+
+    ``bound_gmacs`` is what the instruction set's arithmetic alone reached in the same rounds, on all threads;
+    None where it has no such loop.
+    """
 
     shape: LayerShape
     modules: tuple[str, ...]
@@ -100,6 +133,7 @@ class LayerResult:
     call_ratio: float
     best_ratio: float
     quiet: bool
+    bound_gmacs: float | None = None
 
     @property
     def kernel_ratio(self) -> float:
@@ -118,8 +152,13 @@ class LayerResult:
 
     @property
     def gmacs_per_second(self) -> float:
-        """Binary multiply-accumulates of the kernel, in thousands of millions each second."""
-        return self.shape.macs / self.binary_kernel_ms / 1e6
+        """Multiply-accumulates of the kernel on taps inside the image, in thousands of millions a second."""
+        return self.shape.valid_macs / self.binary_kernel_ms / 1e6
+
+    @property
+    def bound_share(self) -> float | None:
+        """That rate by the bound, None where there is none."""
+        return self.gmacs_per_second / self.bound_gmacs if self.bound_gmacs else None
 
 
 def find_layers(model: onnx.ModelProto, profile: Profile) -> tuple[Layer, ...]:
@@ -253,6 +292,9 @@ def _compare(layer: Layer, threads: int, options: MeasureOptions, seed: int) -> 
             contestants.append(Contestant(kind, bound_call(session, feeds(session))))
             profilers[kind] = Profiler(kind, path, threads, feeds)
             contestants.append(Contestant(f"{kind} profiled", profilers[kind].call))
+        bound = peak_loop(chosen_isa(), PeakKind.BINARY)
+        if bound is not None:
+            contestants.append(Contestant(_BOUND, bound))
         timed: Measurement = measure(contestants, options)
         profiles = {kind: profiler.finish() for kind, profiler in profilers.items()}
     return LayerResult(
@@ -265,4 +307,5 @@ def _compare(layer: Layer, threads: int, options: MeasureOptions, seed: int) -> 
         call_ratio=timed.ratio(EngineKind.FP32, EngineKind.BINARY),
         best_ratio=timed.timing(EngineKind.FP32).min_ms / timed.timing(EngineKind.BINARY).min_ms,
         quiet=timed.only_quiet and timed.other_load is not None,
+        bound_gmacs=threads * bound() / timed.timing(_BOUND).min_ms / 1e6 if bound is not None else None,
     )

@@ -17,6 +17,7 @@ from dirnet_convert.bench.engines import TITLES, EngineKind, engine_title
 from dirnet_convert.bench.layers import LayerResult
 from dirnet_convert.bench.measure import MAX_OTHER_LOAD, Measurement
 from dirnet_convert.bench.openvino import RivalCheck
+from dirnet_convert.bench.peaks import Peaks
 from dirnet_convert.bench.profile import NodeTime, Profile, module_name
 from dirnet_convert.bench.suite import BenchResult, ThreadResult
 from dirnet_convert.files import write_atomic
@@ -38,6 +39,7 @@ def to_json(result: BenchResult) -> dict[str, Any]:
         "rounds": result.options.measure.rounds,
         "block_ms": result.options.measure.block_ms,
         "rest": str(result.rest),
+        "peaks_gmacs_per_second": dataclasses.asdict(result.peaks) if result.peaks else None,
         "file_bytes": {str(kind): size for kind, size in result.file_bytes.items()},
         "rivals": {str(kind): dataclasses.asdict(check) for kind, check in result.rivals.items()},
         "results": [_thread_json(part, result.rest) for part in result.results],
@@ -61,7 +63,7 @@ def tables(result: BenchResult) -> RenderableType:
         parts += [Text(rival_sentence(kind, check, part)) for kind, check in result.rivals.items()]
         parts.append(_module_table(part))
         if part.layers:
-            parts.append(_layers_table(part))
+            parts.append(_layers_table(part, result.peaks))
         parts += [Text(str(layer), style="yellow") for layer in slower_layers(part)]
         note = quietness(part.engines)
         if note:
@@ -193,10 +195,19 @@ def _ratio(times_fp32: float) -> Text:
     return Text(f"{times_fp32:.1f}x") if times_fp32 >= 1 else Text(f"{times_fp32:.2g}x", style="yellow")
 
 
-def _layers_table(part: ThreadResult) -> Table:
+def _layers_table(part: ThreadResult, peaks: Peaks | None) -> Table:
+    caption = (
+        "MMAC, GMAC/s: taps inside the image; best: of the calls' best blocks; claim: the smallest of the "
+        "three, on a quiet machine only"
+    )
+    if peaks is not None:
+        caption += (
+            f"; bound: {peaks.isa}'s binary arithmetic on registers alone, measured in the same rounds. One "
+            f"core's GMAC/s so: binary {peaks.binary:.0f}, INT8 {peaks.int8:.0f}, FP32 {peaks.float32:.0f}"
+        )
     table = Table(
         title="Layers alone: whole call (with overhead and FP32's reorders) and kernel (without)",
-        caption="best: of the calls' best blocks; claim: the smallest of the three, on a quiet machine only",
+        caption=caption,
     )
     for name in ("layer", "operator"):
         table.add_column(name)
@@ -208,6 +219,7 @@ def _layers_table(part: ThreadResult) -> Table:
         "ratio call/kernel/best",
         "claim",
         "GMAC/s",
+        "of bound",
     ):
         table.add_column(name, justify="right")
     for layer in part.layers:
@@ -215,12 +227,13 @@ def _layers_table(part: ThreadResult) -> Table:
             str(layer.shape),
             layer.shape.op.removeprefix("BinaryConv2d") or "-",
             f"{len(layer.modules)}",
-            f"{layer.shape.macs / 1e6:.1f}",
+            f"{layer.shape.valid_macs / 1e6:.1f}",
             f"{1e3 * layer.float_call_ms:.0f} / {1e3 * layer.float_kernel_ms:.0f}",
             f"{1e3 * layer.binary_call_ms:.0f} / {1e3 * layer.binary_kernel_ms:.0f}",
             f"{layer.call_ratio:.1f}x / {layer.kernel_ratio:.1f}x / {layer.best_ratio:.1f}x",
             "not quiet" if layer.claim is None else _ratio(layer.claim),
             f"{layer.gmacs_per_second:.0f}",
+            "-" if layer.bound_share is None else f"{100 * layer.bound_share:.0f} %",
         )
     return table
 
@@ -287,6 +300,9 @@ def _layer_json(layer: LayerResult) -> dict[str, Any]:
         "best_ratio": layer.best_ratio,
         "lowest_ratio": layer.lowest_ratio,
         "claim": layer.claim,
+        "valid_macs": layer.shape.valid_macs,
         "gmacs_per_second": layer.gmacs_per_second,
+        "bound_gmacs_per_second": layer.bound_gmacs,
+        "bound_share": layer.bound_share,
         "quiet": layer.quiet,
     }

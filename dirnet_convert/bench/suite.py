@@ -20,6 +20,7 @@ from dirnet_convert.bench.openvino import (
     check_rival,
     file_bytes,
 )
+from dirnet_convert.bench.peaks import Peaks, measure_peaks
 from dirnet_convert.bench.profile import Profile, profile_in_turns
 from dirnet_convert.errors import UsageError
 from dirnet_convert.recipe import Rest
@@ -77,6 +78,7 @@ class BenchResult:
     results: tuple[ThreadResult, ...]
     rest: Rest = Rest.FLOAT
     rivals: dict[EngineKind, RivalCheck] = field(default_factory=dict)
+    peaks: Peaks | None = None
 
 
 Progress = Callable[[str, int, int], None]
@@ -111,6 +113,7 @@ def run_suite(
         results=tuple(_with_threads(models, options, threads, report) for threads in options.threads),
         rest=rest,
         rivals=rivals,
+        peaks=measure_peaks() if options.layers else None,
     )
 
 

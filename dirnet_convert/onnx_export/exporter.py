@@ -20,7 +20,6 @@ from dirnet_convert.onnx_export.passes.fold_batch_norm import fold_batch_norm
 from dirnet_convert.onnx_export.passes.layout import RemainingTranspose
 from dirnet_convert.onnx_export.passes.simplify_reshape import simplify_reshape
 from dirnet_convert.onnx_export.trace import trace
-from dirnet_convert.recipe import Rest
 
 _PRODUCER = "dirnet"
 # A protobuf message cannot be longer; the nodes take little beside the weights.
@@ -38,18 +37,14 @@ class ExportResult:
     transposes: tuple[RemainingTranspose, ...]
 
 
-def binary_model(
-    student: nn.Module, example: Tensor, rest: Rest = Rest.FLOAT
-) -> tuple[onnx.ModelProto, dict[str, int]]:
+def binary_model(student: nn.Module, example: Tensor) -> tuple[onnx.ModelProto, dict[str, int]]:
     """Return ``student`` as an ONNX model for inputs like ``example`` (N, C, H, W), and what was rewritten.
-
-    With ``rest`` INT8 it is a model that can be quantized; its floats are still floats.
 
     Raises:
         DirnetError: PyTorch cannot export the network.
     """
     model = trace(export_copy(student), example)
-    changes = run_passes(model, rest)
+    changes = run_passes(model)
     return finish(model), changes
 
 

@@ -12,6 +12,7 @@ import onnx
 
 from dirnet_convert.errors import DirnetError
 from dirnet_convert.onnx_export.operators import DOMAIN, add_functions
+from dirnet_convert.onnx_export.quantize_stem import quantize_stems
 from dirnet_convert.runtime.int8 import Int8Choice, quantize_static
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
@@ -37,11 +38,22 @@ def quantize_rest(model: onnx.ModelProto, images: np.ndarray) -> QuantizedRest:
     Raises:
         DirnetError: no layer is left in float, or a binary layer would not stay as it is.
     """
-    layers = quantizable_layers(model)
-    if not layers:
-        raise DirnetError("No layer of the network is left in float; export it with --rest float.")
     own = onnx.ModelProto()
     own.CopyFrom(model)
+    stems = quantize_stems(own, images)
+    if stems:
+        add_functions(own)
+    layers = quantizable_layers(own)
+    if not stems and not layers:
+        raise DirnetError("No layer of the network is left in float; export it with --rest float.")
+    quantized = _quantized_layers(own, layers, images) if layers else own
+    _finish(model, quantized)
+    _check_kept(own, quantized)
+    return QuantizedRest(quantized, (*stems, *layers))
+
+
+def _quantized_layers(own: onnx.ModelProto, layers: tuple[str, ...], images: np.ndarray) -> onnx.ModelProto:
+    """Return ``own`` with ``layers`` quantized by ONNX Runtime."""
     _own_constants(own, frozenset(layers))
     chosen = (*layers, *_followers(own, frozenset(layers)))
     choice = Int8Choice(nodes=chosen, operators=(*_LAYERS, *_ON_BYTES), float_outputs=_FLOAT_OUTPUTS)
@@ -51,9 +63,7 @@ def quantize_rest(model: onnx.ModelProto, images: np.ndarray) -> QuantizedRest:
         quantize_static(source, target, images, choice)
         quantized = onnx.load(str(target))
     _restore_float_inputs(own, quantized, frozenset(chosen))
-    _finish(model, quantized)
-    _check_kept(model, quantized)
-    return QuantizedRest(quantized, layers)
+    return quantized
 
 
 def quantizable_layers(model: onnx.ModelProto) -> tuple[str, ...]:

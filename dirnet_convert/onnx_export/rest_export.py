@@ -14,7 +14,6 @@ from dirnet_convert.onnx_export.quantize_rest import quantize_rest
 from dirnet_convert.onnx_export.rest_check import RestReport, check_rest
 from dirnet_convert.onnx_export.verify import verify_export
 from dirnet_convert.onnx_export.verify_report import Tolerances
-from dirnet_convert.recipe import Rest
 from dirnet_convert.runtime.session import Kernels
 
 CALIBRATION_IMAGES = 64
@@ -49,7 +48,7 @@ def export_int8_rest(
         DirnetError: the network cannot be exported or quantized, or the folder cannot be written.
     """
     used = engines or available_engines()
-    model, changes = binary_model(student, images[:1], Rest.INT8)
+    model, changes = binary_model(student, images[:1])
     report = verify_export(student, model, images, engines=used, tolerances=tolerances, threads=threads)
     calibration = source.calibration_images(CALIBRATION_IMAGES, seed)
     quantized = quantize_rest(model, calibration.numpy())

@@ -98,7 +98,9 @@ def int8_layers(model: onnx.ModelProto) -> tuple[RestLayer, ...]:
     stored = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
     found = []
     for node in model.graph.node:
-        for name in (stored.get(name, "") for name in node.input):
+        if node.op_type == "DequantizeLinear":
+            continue
+        for name in (stored.get(name, name) for name in node.input):
             if kinds.get(name) is SizeKind.INT8:
                 size = _data_bytes(weights[name])
                 found.append(RestLayer(layer_name(node), node.op_type, size, size))
@@ -126,6 +128,8 @@ def _kinds(model: onnx.ModelProto) -> dict[str, SizeKind]:
 
 
 def _kind(node: onnx.NodeProto, index: int) -> SizeKind:
+    if node.domain == DOMAIN and node.op_type.startswith("StemConv2dInt8"):
+        return SizeKind.INT8 if index == 1 else SizeKind.VECTORS
     if node.domain == DOMAIN and node.op_type.startswith("StemConv2d"):
         return SizeKind.CONVOLUTION if index == 1 else SizeKind.VECTORS
     if node.domain == DOMAIN:
@@ -137,6 +141,8 @@ def _kind(node: onnx.NodeProto, index: int) -> SizeKind:
         return SizeKind.CONVOLUTION if index == 1 else SizeKind.VECTORS
     if node.op_type == "Gemm":
         return SizeKind.LINEAR if index == 1 else SizeKind.VECTORS
+    if node.op_type == "MatMul" and index == 0:
+        return SizeKind.OTHER
     if node.op_type == "MatMul":
         # A 1x1 convolution inside the NHWC part is a matrix product named for the convolution.
         return SizeKind.CONVOLUTION if "/Conv" in node.name else SizeKind.LINEAR

@@ -96,3 +96,5 @@ def _declare(library: ctypes.CDLL) -> None:
     ]
     library.dirnet_binary_max_pool2d.restype = number
     library.dirnet_binary_max_pool2d.argtypes = [address, ctypes.POINTER(length), address, number]
+    library.dirnet_run_peak.restype = length
+    library.dirnet_run_peak.argtypes = [number, number, length]

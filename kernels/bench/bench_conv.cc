@@ -1,8 +1,8 @@
 // Times every ISA of this machine on a list of shapes, one thread:
 //   bench_conv SHAPES_FILE [ISA] [MILLISECONDS_PER_FIGURE]
 // GMAC/s counts the taps inside the image only. "bound" is the share of what the ISA's inner arithmetic alone
-// reaches on this core at that moment (peak.h), measured in turn with the kernels so that both see the same
-// clock.
+// reaches on this core at that moment (dirnet/peak.h), measured in turn with the kernels so that both see the
+// same clock.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "dirnet/dirnet.h"
-#include "peak.h"
+#include "dirnet/peak.h"
 
 namespace dirnet {
 namespace bench {
@@ -85,22 +85,6 @@ int64_t valid_macs(const Conv2dShape& s) {
          (s.in_c / s.group) * s.out_c;
 }
 
-PeakFunction peak_of(Isa isa) {
-  switch (isa) {
-#if defined(__x86_64__)
-    case Isa::kAvx2:
-      return peak_avx2;
-    case Isa::kAvx512:
-      return peak_avx512;
-#elif defined(__aarch64__)
-    case Isa::kNeon:
-      return peak_neon;
-#endif
-    default:
-      return nullptr;
-  }
-}
-
 struct Operands {
   std::vector<uint64_t> input, weights, bits;
   std::vector<float> scale, bias, slope, threshold, residual, y;
@@ -165,10 +149,11 @@ double undisturbed_seconds(double budget, const Call& call) {
   return times[times.size() / 10];
 }
 
-double peak_rate(PeakFunction peak, double budget) {
-  volatile uint8_t sink = 0;
+// Multiply-adds each second of the ISA's inner loop, 0 where it has none.
+double peak_rate(Isa isa, double budget) {
+  if (run_peak(isa, PeakKind::kBinary, 1) == 0) return 0.0;
   int64_t macs = 0;
-  const double seconds = undisturbed_seconds(budget, [&] { macs = peak(2000, &sink); });
+  const double seconds = undisturbed_seconds(budget, [&] { macs = run_peak(isa, PeakKind::kBinary, 2000); });
   return static_cast<double>(macs) / seconds;
 }
 
@@ -177,16 +162,15 @@ void bench_shape(Isa isa, const NamedShape& named, double budget) {
   Operands operands(s);
   const PackedWeights packed = pack_weights(isa, operands.weights.data(), s);
   const double macs = static_cast<double>(valid_macs(s));
-  const PeakFunction peak = peak_of(isa);
   const Epilogue epilogues[] = {operands.bits_only(), operands.residual_float_and_bits()};
   std::printf("%-9s %-22s", isa_name(isa), named.name.c_str());
   for (const Epilogue& e : epilogues) {
-    const double before = peak != nullptr ? peak_rate(peak, budget / 4) : 0.0;
+    const double before = peak_rate(isa, budget / 4);
     const double seconds =
         undisturbed_seconds(budget, [&] { binary_conv2d(packed, operands.input.data(), s, e, Parallel{}); });
-    const double after = peak != nullptr ? peak_rate(peak, budget / 4) : 0.0;
+    const double after = peak_rate(isa, budget / 4);
     std::printf(" %9.1f %8.0f", seconds * 1e6, macs / seconds * 1e-9);
-    if (peak != nullptr) {
+    if (before > 0) {
       std::printf(" %5.1f %%", 100.0 * macs / seconds / std::max(before, after));
     } else {
       std::printf(" %7s", "-");
@@ -211,9 +195,8 @@ int main(int argc, char** argv) {
   const double budget = (argc > 3 ? std::atof(argv[3]) : 200.0) * 1e-3;
   for (const Isa isa : {Isa::kAvx512, Isa::kAvx2, Isa::kNeon, Isa::kPortable}) {
     if (!isa_built(isa) || !isa_supported(isa) || (wanted != "all" && wanted != isa_name(isa))) continue;
-    const bench::PeakFunction peak = bench::peak_of(isa);
-    if (peak != nullptr)
-      std::printf("%s bound: %.0f GMAC/s\n", isa_name(isa), bench::peak_rate(peak, budget) * 1e-9);
+    const double peak = bench::peak_rate(isa, budget);
+    if (peak > 0) std::printf("%s bound: %.0f GMAC/s\n", isa_name(isa), peak * 1e-9);
     std::printf("%-9s %-22s %26s %26s\n", "", "", "bits out", "residual, float + bits out");
     std::printf("%-9s %-22s %9s %8s %7s %9s %8s %7s\n", "isa", "shape", "us", "GMAC/s", "bound", "us",
                 "GMAC/s", "bound");

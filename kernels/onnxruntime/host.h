@@ -30,6 +30,7 @@ struct Tensor {
   const void* data = nullptr;
 
   const float* floats() const { return static_cast<const float*>(data); }
+  const int8_t* bytes() const { return static_cast<const int8_t*>(data); }
   const uint64_t* words() const { return static_cast<const uint64_t*>(data); }
 };
 

@@ -31,6 +31,7 @@ constexpr uint32_t kApiVersion = 18;
 constexpr int kFail = 1;
 constexpr int kInvalidArgument = 2;
 constexpr int kFloat32 = 1;
+constexpr int kInt8 = 3;
 constexpr int kUint64 = 13;
 constexpr int kRequired = 0;
 constexpr int kDefaultMemory = 0;

@@ -1,4 +1,5 @@
-// StemConv2d: X (N, C, H, W) float -> Y (N, Ho, Wo, O) float, its bits, or both.
+// StemConv2d and StemConv2dInt8: X (N, C, H, W) float -> Y (N, Ho, Wo, O) float, its bits, or both.
+#include <cmath>
 #include <new>
 #include <optional>
 #include <string>
@@ -42,26 +43,60 @@ StemShape read_shape(const NodeInfo& node) {
   return shape;
 }
 
+// Where an operator of the family has its inputs; only weights of bytes have a scale.
+struct Layout {
+  std::optional<size_t> scale, threshold;
+  size_t bias = 0;
+};
+
+Layout layout_of(const Definition& definition) {
+  Layout layout;
+  for (size_t i = 0; i < definition.inputs.size(); ++i) {
+    const std::string name = definition.inputs[i].name;
+    if (name == "scale") layout.scale = i;
+    if (name == "bias") layout.bias = i;
+    if (name == "threshold") layout.threshold = i;
+  }
+  return layout;
+}
+
+StemQuantization read_quantization(const NodeInfo& node) {
+  StemQuantization quantization;
+  quantization.scale = node.float_attribute("input_scale");
+  if (!(quantization.scale > 0.0F) || std::isinf(quantization.scale)) {
+    throw Failure("attribute 'input_scale' is " + std::to_string(quantization.scale) +
+                  "; it has to be positive and finite");
+  }
+  quantization.zero_point = static_cast<int32_t>(node.int_attribute("input_zero_point", 0, 255));
+  return quantization;
+}
+
 class StemConv2d : public Kernel {
  public:
   StemConv2d(const NodeInfo& node, const Definition& definition)
-      : isa_(node.isa()), shape_(read_shape(node)) {
+      : isa_(node.isa()), layout_(layout_of(definition)), shape_(read_shape(node)) {
+    if (layout_.scale) quantization_ = read_quantization(node);
     for (size_t i = 0; i < definition.outputs.size(); ++i) {
       (definition.outputs[i].element_type == kFloat32 ? y_ : bits_) = i;
     }
     outputs_.clip_min = node.float_attribute("clip_min");
     outputs_.clip_max = node.float_attribute("clip_max");
     Tensor weights;
+    Tensor scale;
     Tensor bias;
-    if (node.constant_input(1, &weights) && node.constant_input(2, &bias)) {
-      packed_ = packed(weights, bias, &shape_);
+    if (node.constant_input(1, &weights) && node.constant_input(layout_.bias, &bias) &&
+        (!layout_.scale || node.constant_input(*layout_.scale, &scale))) {
+      packed_ = packed(weights, scale, bias, &shape_);
     }
   }
 
   void compute(const Call& call) const override {
     StemShape shape = shape_;
     PackedStem fresh;
-    if (packed_.empty()) fresh = packed(call.input(1), call.input(2), &shape);
+    if (packed_.empty()) {
+      const Tensor scale = layout_.scale ? call.input(*layout_.scale) : Tensor{};
+      fresh = packed(call.input(1), scale, call.input(layout_.bias), &shape);
+    }
     const Tensor input = call.input(0);
     check_dims(input, {-1, shape.in_c, -1, -1});
     shape.batch = input.dims[0];
@@ -79,7 +114,7 @@ class StemConv2d : public Kernel {
     StemOutputs outputs = outputs_;
     if (y_) outputs.y = call.float_output(*y_, dims);
     if (bits_) {
-      const Tensor threshold = call.input(3);
+      const Tensor threshold = call.input(*layout_.threshold);
       check_length(threshold, shape.out_c);
       outputs.threshold = threshold.floats();
       dims.back() = words_for(shape.out_c);
@@ -93,7 +128,7 @@ class StemConv2d : public Kernel {
 
  private:
   // Sets the channels of the shape from the weights.
-  PackedStem packed(const Tensor& weights, const Tensor& bias, StemShape* shape) const {
+  PackedStem packed(const Tensor& weights, const Tensor& scale, const Tensor& bias, StemShape* shape) const {
     check_dims(weights, {-1, -1, shape->kernel_h, shape->kernel_w});
     shape->out_c = weights.dims[0];
     shape->in_c = weights.dims[1];
@@ -101,13 +136,29 @@ class StemConv2d : public Kernel {
       throw Failure("'W' has shape " + describe(weights.dims) + ", which leaves nothing to compute");
     }
     check_length(bias, shape->out_c);
-    PackedStem stem = pack_stem(isa_, weights.floats(), bias.floats(), *shape);
+    PackedStem stem;
+    if (layout_.scale) {
+      check_length(scale, shape->out_c);
+      check_int8_taps(*shape);
+      stem = pack_int8_stem(isa_, weights.bytes(), scale.floats(), bias.floats(), quantization_, *shape);
+    } else {
+      stem = pack_stem(isa_, weights.floats(), bias.floats(), *shape);
+    }
     if (stem.empty()) throw std::bad_alloc();
     return stem;
   }
 
+  // A sum is taken in 32 bits.
+  static void check_int8_taps(const StemShape& shape) {
+    const int64_t taps = shape.kernel_h * shape.kernel_w;
+    if (taps <= kMostInt8Taps && shape.in_c <= kMostInt8Taps / taps) return;
+    throw Failure("'W' has more than " + std::to_string(kMostInt8Taps) + " taps to an output");
+  }
+
   Isa isa_;
+  Layout layout_;
   StemShape shape_;
+  StemQuantization quantization_;
   StemOutputs outputs_;
   std::optional<size_t> y_, bits_;
   PackedStem packed_;
@@ -120,15 +171,22 @@ std::unique_ptr<Kernel> create(const NodeInfo& node, const Definition& definitio
 }  // namespace
 
 std::vector<Definition> stem_conv2d_definitions() {
-  const std::vector<TensorDefinition> plain{{"X", kFloat32}, {"W", kFloat32}, {"bias", kFloat32}};
-  std::vector<TensorDefinition> with_threshold = plain;
-  with_threshold.push_back({"threshold", kFloat32});
+  const std::vector<TensorDefinition> floats{{"X", kFloat32}, {"W", kFloat32}, {"bias", kFloat32}};
+  const std::vector<TensorDefinition> bytes{
+      {"X", kFloat32}, {"W", kInt8}, {"scale", kFloat32}, {"bias", kFloat32}};
+  const auto with_threshold = [](std::vector<TensorDefinition> inputs) {
+    inputs.push_back({"threshold", kFloat32});
+    return inputs;
+  };
   const TensorDefinition y{"Y", kFloat32};
   const TensorDefinition bits{"Bo", kUint64};
   return {
-      {"StemConv2d", plain, {y}, create},
-      {"StemConv2dToBits", with_threshold, {bits}, create},
-      {"StemConv2dWithBits", with_threshold, {y, bits}, create},
+      {"StemConv2d", floats, {y}, create},
+      {"StemConv2dToBits", with_threshold(floats), {bits}, create},
+      {"StemConv2dWithBits", with_threshold(floats), {y, bits}, create},
+      {"StemConv2dInt8", bytes, {y}, create},
+      {"StemConv2dInt8ToBits", with_threshold(bytes), {bits}, create},
+      {"StemConv2dInt8WithBits", with_threshold(bytes), {y, bits}, create},
   };
 }
 

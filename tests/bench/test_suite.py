@@ -50,6 +50,7 @@ def test_everything_is_in_the_report(models: Models, tmp_path: Path) -> None:
     assert part["profiles"]["fp32"]["binary_share"] == 0
     assert [row["module"] for row in part["modules"]] == ["body.conv"]
     assert len(part["layers"]) == 2
+    assert result.peaks is None or result.peaks.binary > result.peaks.float32 > 0
     for layer in part["layers"]:
         assert layer["macs"] == 2 * SIZE * SIZE * CHANNELS * CHANNELS * 9
         ratios = [layer[name] for name in ("call_ratio", "kernel_ratio", "best_ratio")]

@@ -34,6 +34,9 @@ NAMES = {
     "StemConv2d",
     "StemConv2dToBits",
     "StemConv2dWithBits",
+    "StemConv2dInt8",
+    "StemConv2dInt8ToBits",
+    "StemConv2dInt8WithBits",
 }
 
 

@@ -160,3 +160,22 @@ def test_slices_along_one_axis_stay() -> None:
         bounds = [g.constant(np.array([value], np.int64)) for value in (1, 6, 2, 2)]
         y = g.add("Slice", y, *bounds)
     assert rewritten(g.model(y), passes.merge_slices) == {"Slice": 2}
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize("axes", [[1, 2], [-2, -3]])
+def test_a_mean_over_the_image_becomes_a_product(axes: list[int], keepdims: int) -> None:
+    g = GraphBuilder()
+    nhwc = g.add("Transpose", "x", perm=TO_NHWC)
+    mean = g.add("ReduceMean", nhwc, g.constant(np.array(axes, np.int64)), keepdims=keepdims)
+    kinds = rewritten(g.model(mean), passes.mean_product)
+    assert kinds == {"Transpose": 1, "Reshape": 2, "MatMul": 1}
+
+
+@pytest.mark.parametrize("axes", [[1], [3], [1, 3], [1, 2, 3]])
+def test_a_mean_over_other_axes_stays(axes: list[int]) -> None:
+    g = GraphBuilder()
+    kinds = rewritten(
+        g.model(g.add("ReduceMean", "x", g.constant(np.array(axes, np.int64)))), passes.mean_product
+    )
+    assert kinds == {"ReduceMean": 1}

@@ -50,10 +50,12 @@ def test_group_that_does_not_divide_the_output_channels(build, inputs, attribute
 def test_every_attribute_must_be_written(build, inputs, attributes, operator):
     spec = OPERATORS[operator]
     pooling = {"pool_kernel_shape": [1, 1], "pool_strides": [1, 1], "pool_pads": [0, 0, 0, 0]}
-    every = attributes | {"ceil_mode": 0} | pooling
+    every = attributes | {"ceil_mode": 0, "input_scale": 1.0, "input_zero_point": 0} | pooling
     shapes = inputs | {"X": np.zeros((1, 70), np.float32)}
     if operator.startswith("StemConv2d"):
         shapes |= {"X": np.zeros((1, 3, 8, 8), np.float32), "W": np.zeros((8, 3, 3, 3), np.float32)}
+    if operator.startswith("StemConv2dInt8"):
+        shapes["W"] = shapes["W"].astype(np.int8)
     for missing in spec.attributes:
         given = {item.name: every[item.name] for item in spec.attributes if item.name != missing.name}
         model = build(

@@ -25,6 +25,13 @@ class Residual(enum.Enum):
     ADDED = "added"
 
 
+class Stem(enum.Enum):
+    """What a stem multiplies: floats, or bytes that it makes of them."""
+
+    FLOAT = "float"
+    INT8 = "int8"
+
+
 class Output(enum.Enum):
     """What leaves a convolution: floats, bits, or both."""
 
@@ -173,10 +180,33 @@ def binary_max_pool2d() -> list[onnx.NodeProto]:
     return b.nodes
 
 
-def stem_conv2d(output: Output) -> list[onnx.NodeProto]:
+def _int8_convolution(b: BodyBuilder) -> str:
+    """Return the convolution of bytes, scaled, with its bias (N, O, Ho, Wo).
+
+    What lies below the range, and what is no number, is given the smallest value of the range before it is
+    rounded: processors differ on rounding NaN.
+    """
+    scale = b.attribute_float("input_scale")
+    zero = b.attribute_int("input_zero_point")
+    zero_point = b.add("Squeeze", b.add("Cast", zero, to=onnx.TensorProto.UINT8))
+    lowest = b.add("Neg", b.add("Mul", b.add("Cast", zero, to=onnx.TensorProto.FLOAT), scale))
+    image = b.add("Where", b.add("GreaterOrEqual", "X", lowest), "X", lowest)
+    q = b.add("QuantizeLinear", image, scale, zero_point)
+    sums = b.add("ConvInteger", q, "W", zero_point, references=("kernel_shape", "strides", "pads"))
+    per_channel = b.int64([-1, 1, 1])
+    scaled = b.add(
+        "Mul", b.add("Cast", sums, to=onnx.TensorProto.FLOAT), b.add("Reshape", "scale", per_channel)
+    )
+    return b.add("Add", scaled, b.add("Reshape", "bias", per_channel))
+
+
+def stem_conv2d(stem: Stem, output: Output) -> list[onnx.NodeProto]:
     """Return the body of a stem."""
     b = BodyBuilder()
-    v = b.add("Conv", "X", "W", "bias", references=("kernel_shape", "strides", "pads"))
+    if stem is Stem.INT8:
+        v = _int8_convolution(b)
+    else:
+        v = b.add("Conv", "X", "W", "bias", references=("kernel_shape", "strides", "pads"))
     v = b.add("Clip", v, b.attribute_float("clip_min"), b.attribute_float("clip_max"))
     v = b.add("MaxPool", v, references=("kernel_shape", "strides", "pads"), prefix="pool_")
     y = b.add("Transpose", v, perm=[0, 2, 3, 1], output=None if output is Output.BITS else "Y")

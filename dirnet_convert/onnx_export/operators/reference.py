@@ -117,18 +117,31 @@ def binary_max_pool2d(inputs: Inputs, attributes: Attributes) -> tuple[np.ndarra
     return (out,)
 
 
+def _image(inputs: Inputs, attributes: Attributes) -> np.ndarray:
+    """Return what a stem multiplies (N, C, H, W) as float64: the image, or the bytes q - zero_point of it."""
+    x = inputs["X"]
+    if "input_scale" not in attributes:
+        return x.astype(np.float64)
+    zero_point = attributes["input_zero_point"]
+    with np.errstate(all="ignore"):
+        ratio = x / np.float32(attributes["input_scale"])
+    return np.clip(np.rint(np.where(np.isnan(ratio), -np.inf, ratio)), -zero_point, 255 - zero_point).astype(
+        np.float64
+    )
+
+
 def _stem(inputs: Inputs, attributes: Attributes) -> np.ndarray:
-    """Return the pooled convolution (N, Ho, Wo, O), summed in float64 so that any order of summation can be
-    compared with it."""
+    """Return the pooled convolution (N, Ho, Wo, O), summed in float64: exact for bytes, and comparable with
+    any order of summation for floats."""
     kernel_h, kernel_w = attributes["kernel_shape"]
     top, left, bottom, right = attributes["pads"]
-    x = np.pad(inputs["X"].astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)))
+    x = np.pad(_image(inputs, attributes), ((0, 0), (0, 0), (top, bottom), (left, right)))
     windows = np.lib.stride_tricks.sliding_window_view(x, (kernel_h, kernel_w), (2, 3))
     stride_h, stride_w = attributes["strides"]
     weight = inputs["W"].astype(np.float64)
     sums = np.einsum("nchwij,ocij->nhwo", windows[:, :, ::stride_h, ::stride_w], weight)
     with np.errstate(all="ignore"):
-        v = sums.astype(np.float32) + inputs["bias"]
+        v = sums.astype(np.float32) * inputs.get("scale", np.float32(1)) + inputs["bias"]
     low, high = np.float32(attributes["clip_min"]), np.float32(attributes["clip_max"])
     v = np.where(v < low, low, v)
     v = np.where(v > high, high, v)

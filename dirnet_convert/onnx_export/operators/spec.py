@@ -29,6 +29,7 @@ class ElementType(enum.Enum):
     """The element types that the operators use, as ONNX's tensor types."""
 
     FLOAT32 = onnx.TensorProto.FLOAT
+    INT8 = onnx.TensorProto.INT8
     UINT64 = onnx.TensorProto.UINT64
 
 

@@ -62,10 +62,10 @@ def _activated_convolution(residual: body.Residual, output: body.Output) -> Oper
     )
 
 
-_STEM_OUTPUTS = {
-    body.Output.FLOAT: ("", (_Y,), reference.stem_conv2d),
-    body.Output.BITS: ("ToBits", (_BITS,), reference.stem_conv2d_to_bits),
-    body.Output.BOTH: ("WithBits", (_Y, _BITS), reference.stem_conv2d_with_bits),
+_STEM_MEANINGS = {
+    body.Output.FLOAT: reference.stem_conv2d,
+    body.Output.BITS: reference.stem_conv2d_to_bits,
+    body.Output.BOTH: reference.stem_conv2d_with_bits,
 }
 _STEM = (
     *_WINDOW[:3],
@@ -75,22 +75,43 @@ _STEM = (
 )
 
 
-def _stem(output: body.Output) -> OperatorSpec:
-    suffix, outputs, meaning = _STEM_OUTPUTS[output]
-    inputs = (
-        TensorSpec("X", ElementType.FLOAT32, "(N, C, H, W)"),
-        TensorSpec("W", ElementType.FLOAT32, "(O, C, kh, kw)"),
-        TensorSpec("bias", ElementType.FLOAT32, "(O)"),
-    )
-    inputs += () if output is body.Output.FLOAT else (_THRESHOLD,)
+_IMAGE = TensorSpec("X", ElementType.FLOAT32, "(N, C, H, W)")
+_BIAS = TensorSpec("bias", ElementType.FLOAT32, "(O)")
+_STEM_INPUTS = {
+    body.Stem.FLOAT: (_IMAGE, TensorSpec("W", ElementType.FLOAT32, "(O, C, kh, kw)"), _BIAS),
+    body.Stem.INT8: (
+        _IMAGE,
+        TensorSpec("W", ElementType.INT8, "(O, C, kh, kw)"),
+        TensorSpec("scale", ElementType.FLOAT32, "(O)"),
+        _BIAS,
+    ),
+}
+_STEM_SUMMARIES = {
+    body.Stem.FLOAT: ("StemConv2d", "Float convolution of an image"),
+    body.Stem.INT8: ("StemConv2dInt8", "Image to bytes, its convolution with bytes, scale"),
+}
+_STEM_ATTRIBUTES = {
+    body.Stem.FLOAT: _STEM + _ACT,
+    body.Stem.INT8: (
+        *_STEM,
+        *_ACT,
+        AttributeSpec("input_scale", AttributeKind.FLOAT),
+        AttributeSpec("input_zero_point", AttributeKind.INT),
+    ),
+}
+
+
+def _stem(stem: body.Stem, output: body.Output) -> OperatorSpec:
+    suffix, outputs, _, result = _OUTPUTS[output]
+    name, summary = _STEM_SUMMARIES[stem]
     return OperatorSpec(
-        name=f"StemConv2d{suffix}",
-        summary=f"Float convolution of an image, bias, clip and max pooling: {_OUTPUTS[output][3]}.",
-        inputs=inputs,
+        name=f"{name}{suffix}",
+        summary=f"{summary}, bias, clip and max pooling: {result}.",
+        inputs=_STEM_INPUTS[stem] + (() if output is body.Output.FLOAT else (_THRESHOLD,)),
         outputs=outputs,
-        attributes=_STEM + _ACT,
-        reference=meaning,
-        build_body=lambda: body.stem_conv2d(output),
+        attributes=_STEM_ATTRIBUTES[stem],
+        reference=_STEM_MEANINGS[output],
+        build_body=lambda: body.stem_conv2d(stem, output),
     )
 
 
@@ -140,7 +161,7 @@ _SPECS = (
         reference=reference.binary_gemm,
         build_body=body.binary_gemm,
     ),
-    *(_stem(output) for output in body.Output),
+    *(_stem(stem, output) for stem in body.Stem for output in body.Output),
 )
 
 OPERATORS: dict[str, OperatorSpec] = {spec.name: spec for spec in _SPECS}

@@ -10,10 +10,10 @@ from dirnet_convert.onnx_export.passes.fuse_epilogue import fuse_epilogue
 from dirnet_convert.onnx_export.passes.fuse_stem import fuse_stem
 from dirnet_convert.onnx_export.passes.hoist_binarize import hoist_binarize
 from dirnet_convert.onnx_export.passes.layout import choose_layout, remaining_transposes
+from dirnet_convert.onnx_export.passes.mean_product import mean_product
 from dirnet_convert.onnx_export.passes.merge_binarize import merge_binarize
 from dirnet_convert.onnx_export.passes.merge_slices import merge_slices
 from dirnet_convert.onnx_export.passes.simplify_reshape import simplify_reshape
-from dirnet_convert.recipe import Rest
 
 # Batch normalization first, since it stands between layers and what else fuses; bits last, since a
 # convolution writes the bits of what its epilogue yields.
@@ -23,6 +23,7 @@ PASSES = (
     fold_batch_norm,
     hoist_binarize,
     choose_layout,
+    mean_product,
     merge_binarize,
     fuse_epilogue,
     fuse_stem,
@@ -30,13 +31,9 @@ PASSES = (
 )
 
 
-def run_passes(model: ir.Model, rest: Rest = Rest.FLOAT) -> dict[str, int]:
-    """Run every rewrite in its order; return how much each one changed.
-
-    What is to become INT8 (``rest``) stays in operators that ONNX Runtime quantizes.
-    """
-    left_out = (fuse_stem,) if rest is Rest.INT8 else ()
-    return {rewrite.__name__: rewrite(model) for rewrite in PASSES if rewrite not in left_out}
+def run_passes(model: ir.Model) -> dict[str, int]:
+    """Run every rewrite in its order; return how much each one changed."""
+    return {rewrite.__name__: rewrite(model) for rewrite in PASSES}
 
 
 __all__ = [
@@ -47,6 +44,7 @@ __all__ = [
     "fuse_epilogue",
     "fuse_stem",
     "hoist_binarize",
+    "mean_product",
     "merge_binarize",
     "merge_slices",
     "remaining_transposes",

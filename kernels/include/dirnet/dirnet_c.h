@@ -51,6 +51,11 @@ DIRNET_EXPORT int dirnet_binary_conv2d(int isa, const uint64_t* input, const uin
 DIRNET_EXPORT int dirnet_binary_max_pool2d(const uint64_t* input, const int64_t shape[14], uint64_t* output,
                                            int threads);
 
+/* Repeats the operations of an inner loop on registers alone, `steps` times; kind 0 is the ISA's binary
+   micro-kernel, 1 products of bytes, 2 fused multiply-adds of floats. Returns the multiply-adds done, 0 where
+   there is no such loop. */
+DIRNET_EXPORT int64_t dirnet_run_peak(int isa, int kind, int64_t steps);
+
 #ifdef __cplusplus
 }
 #endif

@@ -40,6 +40,13 @@ struct StemOutputs {
   uint64_t* bits = nullptr;          // (N, Ho, Wo, ceil(O / 64)), null = no bit output
 };
 
+// How an image becomes bytes: q = round(x / scale), ties to even, + zero_point, within 0 and 255; a NaN
+// becomes 0. What a byte stands for is (q - zero_point) * scale.
+struct StemQuantization {
+  float scale = 0.0F;      // > 0; 0 for an image that stays float
+  int32_t zero_point = 0;  // 0 .. 255
+};
+
 // Weights and bias laid out for one ISA. Movable, not copyable.
 class PackedStem {
  public:
@@ -54,23 +61,37 @@ class PackedStem {
   Isa isa() const { return isa_; }
   size_t size_bytes() const { return size_bytes_; }
   const float* data() const { return data_; }  // aligned to 64 bytes
+  bool is_int8() const { return quantization_.scale > 0.0F; }
+  const StemQuantization& quantization() const { return quantization_; }
 
  private:
   friend PackedStem pack_stem(Isa isa, const float* weights, const float* bias, const StemShape& shape);
+  friend PackedStem pack_int8_stem(Isa isa, const int8_t* weights, const float* scale, const float* bias,
+                                   const StemQuantization& quantization, const StemShape& shape);
+
+  void allocate(Isa isa, size_t bytes);
 
   float* data_ = nullptr;
   size_t size_bytes_ = 0;
   Isa isa_ = Isa::kReference;
+  StemQuantization quantization_;
 };
 
 // Lays out (O, C, kh, kw) weights and (O) bias for `isa`, which must be built; batch, in_h, in_w and the
 // pooling of the shape are ignored. The result is empty() when memory ran out.
 PackedStem pack_stem(Isa isa, const float* weights, const float* bias, const StemShape& shape);
 
+// The same for weights of bytes: a sum of products (q - zero_point) * w is an exact integer, and becomes a
+// float as float(sum) * scale[o], to which the bias is added. Assumed: C * kh * kw <= kMostInt8Taps.
+constexpr int64_t kMostInt8Taps = 65536;
+PackedStem pack_int8_stem(Isa isa, const int8_t* weights, const float* scale, const float* bias,
+                          const StemQuantization& quantization, const StemShape& shape);
+
 // x (N, C, H, W) through convolution, epilogue and pooling, with the ISA that the weights were packed for.
 // Sums are taken in another order than the reference's, and in Winograd's form where that is worth its while,
-// so that results differ by rounding; images that hold an infinity or NaN are summed tap by tap. False
-// (outputs unspecified) only when memory ran out.
+// so that results differ by rounding; where an infinity or NaN is near, sums are taken tap by tap. With
+// weights of bytes every ISA gives the reference's bits. False (outputs unspecified) only when memory ran
+// out.
 bool stem_conv2d(const PackedStem& stem, const float* x, const StemShape& shape, const StemOutputs& outputs,
                  const Parallel& parallel);
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dirnet/dirnet.h"
+#include "dirnet/peak.h"
 
 namespace {
 
@@ -131,4 +132,9 @@ int dirnet_binary_max_pool2d(const uint64_t* input, const int64_t shape[14], uin
                               shape[7], shape[8], shape[9], shape[10], shape[11], shape[12], shape[13]};
   dirnet::binary_max_pool2d(input, s, output, parallel_for(&threads));
   return DIRNET_OK;
+}
+
+int64_t dirnet_run_peak(int isa, int kind, int64_t steps) {
+  if (!usable(isa) || kind < 0 || kind >= dirnet::kPeakKindCount || steps < 1) return 0;
+  return dirnet::run_peak(static_cast<Isa>(isa), static_cast<dirnet::PeakKind>(kind), steps);
 }

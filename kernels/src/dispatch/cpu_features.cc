@@ -64,7 +64,7 @@ CpuFeatures detect_cpu_features() {
   // Every CPU with AVX2 but a few old ones of VIA has fused multiply-add, too.
   features.avx2 = ymm_saved && bit(leaf7.ebx, 5) && bit(leaf1.ecx, 12);
   features.avx512 = zmm_saved && features.avx2 && bit(leaf7.ebx, 16) && bit(leaf7.ebx, 17) &&
-                    bit(leaf7.ebx, 30) && bit(leaf7.ebx, 31) && bit(leaf7.ecx, 14);
+                    bit(leaf7.ebx, 30) && bit(leaf7.ebx, 31) && bit(leaf7.ecx, 14) && bit(leaf7.ecx, 11);
   return features;
 }
 

@@ -5,7 +5,7 @@ namespace dirnet {
 
 struct CpuFeatures {
   bool avx2 = false;
-  bool avx512 = false;  // F, BW, DQ, VL and VPOPCNTDQ
+  bool avx512 = false;  // F, BW, DQ, VL, VPOPCNTDQ and VNNI
   bool neon = false;
 };
 

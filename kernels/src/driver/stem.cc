@@ -59,14 +59,19 @@ class Band {
         row_floats_(shape.conv_w() * channels_),
         ring_(static_cast<size_t>((ring_rows_ * row_floats_ + shape.out_w() * channels_)) * sizeof(float)) {
     const StemEpilogue epilogue{stem.data(), outputs.clip_min, outputs.clip_max};
-    if (takes_winograd(shape) && all_finite(shape, image, begin, end)) {
+    if (stem.is_int8()) {
+      int8_.emplace(kernels_, stem, shape, epilogue, image);
+    } else if (takes_winograd(shape) && all_finite(shape, image, begin, end)) {
       winograd_.emplace(kernels_, stem, shape, epilogue, image);
     } else {
       direct_.emplace(kernels_, stem, shape, epilogue, image);
     }
   }
 
-  bool ok() const { return ring_.data() != nullptr && (winograd_ ? winograd_->ok() : direct_->ok()); }
+  bool ok() const {
+    if (ring_.data() == nullptr) return false;
+    return int8_ ? int8_->ok() : winograd_ ? winograd_->ok() : direct_->ok();
+  }
 
   void run() {
     int64_t next = std::max<int64_t>(begin_ * shape_.pool_stride_h - shape_.pool_top, 0);
@@ -75,13 +80,17 @@ class Band {
       const int64_t top = row * shape_.pool_stride_h - shape_.pool_top;
       const int64_t bottom = std::min(top + shape_.pool_h, shape_.conv_h());
       // Strides beyond the window leave rows out.
-      if (top > next && direct_) next = top;
+      if (top > next && !winograd_) next = top;
       while (next < bottom) {
         if (winograd_) {
           winograd_->write(next, first, {ring(next), ring(next + 1), ring(next + 2)});
           next += kWinogradOutputs;
         } else {
-          direct_->write(next, ring(next));
+          if (int8_) {
+            int8_->write(next, ring(next));
+          } else {
+            direct_->write(next, ring(next));
+          }
           ++next;
         }
         first = false;
@@ -128,6 +137,7 @@ class Band {
   AlignedBuffer ring_;  // the last rows of the convolution, then one pooled row
   std::optional<WinogradRows> winograd_;
   std::optional<DirectRows> direct_;
+  std::optional<Int8Rows> int8_;
 };
 
 int64_t extent(int64_t in, int64_t before, int64_t after, int64_t window, int64_t stride) {

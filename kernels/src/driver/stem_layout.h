@@ -33,6 +33,27 @@ struct StemOffsets {
               (takes_winograd(s) ? kWinogradPositions * winograd_channels(s) * padded_channels(s) : 0)) {}
 };
 
+// The form of int8_row's operands.
+struct Int8Form {
+  int64_t pack, element_bytes;
+};
+
+// The same for weights of bytes, in bytes: bias, scale and start of each padded channel, the weights for
+// int8_row, and the weights as they came, for the reference.
+struct Int8Offsets {
+  int64_t scale, start, weights, plain, total;
+
+  Int8Offsets(const StemShape& s, const Int8Form& form)
+      : scale(padded_channels(s) * 4),
+        start(scale + padded_channels(s) * 4),
+        weights(start + padded_channels(s) * 4),
+        plain(weights +
+              padded_channels(s) * s.kernel_h * s.in_c * steps(s, form) * form.pack * form.element_bytes),
+        total(plain + s.out_c * s.in_c * s.kernel_h * s.kernel_w) {}
+
+  static int64_t steps(const StemShape& s, const Int8Form& form) { return ceil_div(s.kernel_w, form.pack); }
+};
+
 }  // namespace dirnet
 
 #endif  // DIRNET_SRC_DRIVER_STEM_LAYOUT_H_

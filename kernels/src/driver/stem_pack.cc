@@ -59,10 +59,8 @@ PackedStem pack_stem(Isa isa, const float* weights, const float* bias, const Ste
   PackedStem packed;
   const StemOffsets offsets(s);
   const size_t bytes = static_cast<size_t>(offsets.total) * sizeof(float);
-  packed.data_ = reinterpret_cast<float*>(allocate_aligned(bytes));
-  if (packed.data_ == nullptr) return packed;
-  packed.isa_ = isa;
-  packed.size_bytes_ = bytes;
+  packed.allocate(isa, bytes);
+  if (packed.empty()) return packed;
   const int64_t taps = s.in_c * s.kernel_h * s.kernel_w;
   for (int64_t o = 0; o < s.out_c; ++o) {
     packed.data_[o] = bias[o];
@@ -74,12 +72,20 @@ PackedStem pack_stem(Isa isa, const float* weights, const float* bias, const Ste
   return packed;
 }
 
+void PackedStem::allocate(Isa isa, size_t bytes) {
+  data_ = reinterpret_cast<float*>(allocate_aligned(bytes));
+  if (data_ == nullptr) return;
+  isa_ = isa;
+  size_bytes_ = bytes;
+}
+
 PackedStem::PackedStem(PackedStem&& other) noexcept { *this = std::move(other); }
 
 PackedStem& PackedStem::operator=(PackedStem&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_bytes_, other.size_bytes_);
   std::swap(isa_, other.isa_);
+  std::swap(quantization_, other.quantization_);
   return *this;
 }
 

@@ -1,6 +1,8 @@
-// The rows of a stem's convolution, one after the other, in either form.
+// The rows of a stem's convolution, one after the other, in each of its forms.
 #ifndef DIRNET_SRC_DRIVER_STEM_ROWS_H_
 #define DIRNET_SRC_DRIVER_STEM_ROWS_H_
+
+#include <vector>
 
 #include "dirnet/stem.h"
 #include "driver/memory.h"
@@ -53,6 +55,30 @@ class WinogradRows {
   AlignedBuffer memory_;
   float* ring_;
   float* half_;  // the rows of one channel and parity, transformed downwards: [6][columns_]
+};
+
+// One image's convolution row by row, of bytes.
+class Int8Rows {
+ public:
+  Int8Rows(const StemKernels& kernels, const PackedStem& stem, const StemShape& shape,
+           const StemEpilogue& epilogue, const float* image);
+  bool ok() const { return memory_.data() != nullptr; }
+  // Writes row `y` of the convolution, [conv_w][padded channels].
+  void write(int64_t y, float* out);
+
+ private:
+  void quantize_row(int64_t iy, uint8_t* planes) const;
+
+  const StemKernels& kernels_;
+  const StemShape& shape_;
+  StemQuantization quantization_;
+  const float* image_;
+  int64_t width_;        // of a padded row, in elements
+  int64_t plane_bytes_;  // of one channel of it
+  Int8Row row_;
+  std::vector<int64_t> held_;  // the image's row in each place of the ring, -1 for none
+  std::vector<const uint8_t*> planes_;
+  AlignedBuffer memory_;  // a ring of rows, [row % kernel_h][channel][plane_bytes_], then a plane of padding
 };
 
 }  // namespace dirnet

@@ -49,6 +49,22 @@ struct DirectRow {
   StemEpilogue epilogue;
 };
 
+// One row of a convolution of bytes, planes of the image side by side as the taps of a row are. An element of
+// the image is as the ISA wants it (StemKernels): a byte with its zero point in it, or 16 bits without.
+struct Int8Row {
+  const uint8_t* const* planes;  // [kernel row][channel]: the row of the padded plane
+  const uint8_t* weights;        // [group of kStemLanes][kernel row][channel][step][lane][pack]
+  int64_t runs;                  // kernel rows times channels
+  int64_t steps;                 // of `pack` taps to a run
+  int64_t stride_w;
+  int64_t out_c;  // padded
+  int64_t columns;
+  float* output;         // [column][out_c]
+  const int32_t* start;  // of each sum
+  const float* scale;    // of each sum, before what StemEpilogue does
+  StemEpilogue epilogue;
+};
+
 // One row of a max pooling over `rows`, each [in_w][out_c]; taps beyond their ends are left out, and NaN is
 // passed over.
 struct PoolRow {
@@ -68,6 +84,12 @@ struct StemKernels {
   void (*winograd)(const WinogradStrip& strip);
   void (*direct)(const DirectRow& row);
   void (*max_pool)(const PoolRow& row);
+
+  int pack;           // taps that one step of int8_row multiplies and adds for a lane
+  int element_bytes;  // 1: unsigned bytes q, and signed bytes of weights; 2: q - zero_point in 16 bits each
+  void (*int8_row)(const Int8Row& row);
+  // q = round(x / scale), ties to even, + zero_point, within 0 and 255; 0 for NaN.
+  void (*quantize)(const float* x, int64_t count, float scale, int32_t zero_point, uint8_t* elements);
 };
 
 extern const StemKernels kPortableStem;

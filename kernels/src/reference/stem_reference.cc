@@ -1,3 +1,6 @@
+#include <cmath>
+
+#include "dispatch/kernel_table.h"
 #include "driver/stem_layout.h"
 #include "reference/reference.h"
 
@@ -7,8 +10,8 @@ namespace reference {
 namespace {
 
 // Summed in double, so that every other order of summation can be compared with it.
-float activated(const PackedStem& stem, const float* image, const StemShape& s, const StemOutputs& outputs,
-                int64_t o, int64_t y, int64_t x) {
+double float_sum(const PackedStem& stem, const float* image, const StemShape& s, int64_t o, int64_t y,
+                 int64_t x) {
   const StemOffsets offsets(s);
   const float* weight = stem.data() + offsets.direct + o;
   double sum = 0;
@@ -22,7 +25,47 @@ float activated(const PackedStem& stem, const float* image, const StemShape& s, 
       }
     }
   }
-  float v = static_cast<float>(sum) + stem.data()[o];
+  return sum;
+}
+
+int32_t quantized(float x, const StemQuantization& q) {
+  const float ratio = x / q.scale;
+  // Not a number is not at least the smallest either.
+  if (!(ratio >= static_cast<float>(-q.zero_point))) return 0;
+  if (ratio >= static_cast<float>(255 - q.zero_point)) return 255;
+  return static_cast<int32_t>(std::nearbyint(ratio)) + q.zero_point;
+}
+
+int32_t int8_sum(const PackedStem& stem, const float* image, const StemShape& s, int64_t o, int64_t y,
+                 int64_t x) {
+  const StemKernels& kernels = *stem_kernels_of(Isa::kPortable);
+  const Int8Offsets offsets(s, {kernels.pack, kernels.element_bytes});
+  const int8_t* weight =
+      reinterpret_cast<const int8_t*>(stem.data()) + offsets.plain + o * s.in_c * s.kernel_h * s.kernel_w;
+  int32_t sum = 0;
+  for (int64_t c = 0; c < s.in_c; ++c) {
+    for (int64_t ky = 0; ky < s.kernel_h; ++ky) {
+      for (int64_t kx = 0; kx < s.kernel_w; ++kx, ++weight) {
+        const int64_t iy = y * s.stride_h - s.pad_top + ky;
+        const int64_t ix = x * s.stride_w - s.pad_left + kx;
+        if (iy < 0 || iy >= s.in_h || ix < 0 || ix >= s.in_w) continue;
+        const int32_t q = quantized(image[(c * s.in_h + iy) * s.in_w + ix], stem.quantization());
+        sum += (q - stem.quantization().zero_point) * *weight;
+      }
+    }
+  }
+  return sum;
+}
+
+float scaled(const PackedStem& stem, int32_t sum, const StemShape& s, int64_t o) {
+  return static_cast<float>(sum) * stem.data()[padded_channels(s) + o];
+}
+
+float activated(const PackedStem& stem, const float* image, const StemShape& s, const StemOutputs& outputs,
+                int64_t o, int64_t y, int64_t x) {
+  const float sum = stem.is_int8() ? scaled(stem, int8_sum(stem, image, s, o, y, x), s, o)
+                                   : static_cast<float>(float_sum(stem, image, s, o, y, x));
+  float v = sum + stem.data()[o];
   v = v < outputs.clip_min ? outputs.clip_min : v;
   return v > outputs.clip_max ? outputs.clip_max : v;
 }
