@@ -62,15 +62,16 @@ def command(
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from dirnet_convert.bench.devices import Device, require_device
+    from dirnet_convert.bench.devices import Device, Way, choose_way
     from dirnet_convert.bench.engines import EngineKind
     from dirnet_convert.bench.measure import MeasureOptions
     from dirnet_convert.bench.report import tables, to_json, write_report
     from dirnet_convert.bench.suite import BenchOptions, run_suite
+    from dirnet_convert.cli.bench_arm64 import bench_emulated
     from dirnet_convert.onnx_export.openvino.export import require_openvino_task
     from dirnet_convert.run import open_run
 
-    require_device(Device(_one_of(device, [str(kind) for kind in Device], "--device")))
+    way = choose_way(Device(_one_of(device, [str(kind) for kind in Device], "--device")))
     if against:
         _one_of(against, list(RIVALS), "--against")
     known = [str(kind) for kind in EngineKind if kind.twin is None]
@@ -83,6 +84,9 @@ def command(
         measure=MeasureOptions(rounds=rounds),
     )
     folder = open_run(run)
+    if way is Way.EMULATED:
+        bench_emulated(folder, seed, json)
+        return
     if against:
         require_openvino_task(folder.read_config())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
