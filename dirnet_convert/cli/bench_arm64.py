@@ -9,7 +9,10 @@ from dirnet_convert.cli.options import console, error_console, print_json
 from dirnet_convert.errors import UsageError
 
 if TYPE_CHECKING:
+    from dirnet_convert.bench.arm64.remote import RemoteOptions
+    from dirnet_convert.bench.devices import Way
     from dirnet_convert.bench.engines import EngineKind
+    from dirnet_convert.bench.suite import BenchOptions, BenchResult, Progress
     from dirnet_convert.run import RunFolder
 
 # An emulator needs about a minute for the multiply-adds of a network at this size.
@@ -44,6 +47,26 @@ def bench_emulated(run: RunFolder, seed: int, json: bool) -> None:
         return
     console.print(tables(result))
     console.print(f"Written to {run.emulated_bench_path}", highlight=False)
+
+
+def measure_remote(
+    way: Way,
+    target: str,
+    models: dict[EngineKind, Path],
+    options: BenchOptions,
+    remote: RemoteOptions,
+    on_progress: Progress,
+) -> BenchResult:
+    """Measure ``models`` on the board ``target`` or, over adb, on the phone."""
+    from dirnet_convert.bench.arm64.remote import run_remote
+    from dirnet_convert.bench.arm64.transport import Adb, Ssh
+    from dirnet_convert.bench.devices import Way
+
+    transport = Ssh(target) if way is Way.SSH else Adb()
+    try:
+        return run_remote(transport, models, options, remote, on_progress)
+    finally:
+        transport.close()
 
 
 def _small_models(run: RunFolder, scratch: Path) -> tuple[dict[EngineKind, Path], int]:

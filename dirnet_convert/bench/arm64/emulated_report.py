@@ -92,7 +92,7 @@ def _equality(result: EmulatedResult) -> str:
     ]
     return (
         f"{'; '.join(parts)} (float layers round differently here and there). Each of the "
-        f"{len(result.layers)} distinct binary layers below, given the same bits, gives the same output bit for bit."
+        f"{len(result.layers)} distinct binary layers below gives the same output, bit for bit."
     )
 
 

@@ -1,4 +1,4 @@
-"""qemu-user with a plugin that counts: real aarch64 programs on another machine, every instruction counted."""
+"""qemu-user with a plugin that counts: aarch64 programs on another machine, every instruction counted."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class Emulator:
         )
         if done.returncode not in (0, 1) or (done.returncode == 1 and not done.stdout):
             raise DirnetError(
-                f"{EMULATOR} failed: {last_words(done.stderr) or done.returncode}; a build of version 6, 7 or 8 that "
-                "takes -plugin is needed (Debian's and Ubuntu's qemu-user, not qemu-user-static)."
+                f"{EMULATOR} failed: {last_words(done.stderr) or done.returncode}; version 6, 7 or 8 "
+                "with -plugin is needed (Debian's and Ubuntu's qemu-user, not qemu-user-static)."
             )
         return done.stdout
 

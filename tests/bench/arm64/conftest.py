@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -28,3 +29,12 @@ def need() -> Callable[..., None]:
 def emulation(need: Callable[..., None]) -> None:
     """Skip where arm64 cannot be emulated."""
     need(EMULATOR, CROSS_COMPILER, HOST_COMPILER, CMAKE)
+
+
+@pytest.fixture
+def bin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of programs that come first in PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
