@@ -18,15 +18,15 @@
 typedef uint64_t qemu_plugin_id_t;
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
-enum qemu_plugin_op { QEMU_PLUGIN_INLINE_ADD_U64 };
+enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS };
 
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb* tb);
 struct qemu_plugin_insn* qemu_plugin_tb_get_insn(const struct qemu_plugin_tb* tb, size_t index);
 const void* qemu_plugin_insn_data(const struct qemu_plugin_insn* insn);
 void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id,
                                            void (*callback)(qemu_plugin_id_t, struct qemu_plugin_tb*));
-void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb* tb, enum qemu_plugin_op op,
-                                              void* counter, uint64_t amount);
+void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb* tb, void (*callback)(unsigned, void*),
+                                          enum qemu_plugin_cb_flags flags, void* data);
 void qemu_plugin_register_vcpu_syscall_cb(qemu_plugin_id_t id,
                                           void (*callback)(qemu_plugin_id_t, unsigned, int64_t, uint64_t,
                                                            uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
@@ -48,6 +48,11 @@ static bool is_vector(uint32_t word) {
   return (group & 7) == 7 || ((group & 5) == 4 && (word >> 26 & 1) != 0);
 }
 
+/* Only the program's first thread counts: what others do meanwhile differs from run to run. */
+static void executed(unsigned cpu, void* amount) {
+  if (cpu == 0) instructions += (uintptr_t)amount;
+}
+
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb* tb) {
   (void)id;
   const size_t size = qemu_plugin_tb_n_insns(tb);
@@ -60,8 +65,9 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb* tb) {
       amount += is_vector(word);
     }
   }
-  if (amount > 0)
-    qemu_plugin_register_vcpu_tb_exec_inline(tb, QEMU_PLUGIN_INLINE_ADD_U64, &instructions, amount);
+  if (amount > 0) {
+    qemu_plugin_register_vcpu_tb_exec_cb(tb, executed, QEMU_PLUGIN_CB_NO_REGS, (void*)(uintptr_t)amount);
+  }
 }
 
 static void system_call(qemu_plugin_id_t id, unsigned cpu, int64_t number, uint64_t a1, uint64_t a2,
