@@ -96,6 +96,14 @@ class RunFolder:
         return self.path / "bench.json"
 
     @property
+    def board_bench_path(self) -> Path:
+        return self.path / "bench-arm64.json"
+
+    @property
+    def emulated_bench_path(self) -> Path:
+        return self.path / "bench-emulated.json"
+
+    @property
     def plan_path(self) -> Path:
         return self.path / "plan.json"
 

@@ -79,10 +79,7 @@ def measure(
     options: MeasureOptions,
     on_round: Callable[[], None] | None = None,
 ) -> Measurement:
-    """Time all contestants in round-robin blocks, their order reversed every other round.
-
-    Rounds that other processes disturbed are left out where at least three quiet ones remain.
-    """
+    """Time all contestants in round-robin blocks, their order reversed every other round."""
     calls = [_calls_per_block(contestant, options) for contestant in contestants]
     rounds: list[list[float]] = []
     loads: list[float | None] = []
@@ -96,17 +93,27 @@ def measure(
         rounds.append(blocks)
         if on_round is not None:
             on_round()
+    return summarize([contestant.name for contestant in contestants], rounds, loads)
+
+
+def summarize(
+    names: Sequence[str], rounds: Sequence[Sequence[float]], loads: Sequence[float | None]
+) -> Measurement:
+    """Return the figures of ``rounds``: in each a time in ms for every one of ``names``, and the other load.
+
+    Rounds that other processes disturbed are left out where at least three quiet ones remain.
+    """
     quiet = [
         blocks for blocks, load in zip(rounds, loads, strict=True) if load is None or load <= MAX_OTHER_LOAD
     ]
-    only_quiet = len(quiet) >= min(MIN_QUIET_ROUNDS, options.rounds)
+    only_quiet = len(quiet) >= min(MIN_QUIET_ROUNDS, len(rounds))
     known = [load for load in loads if load is not None]
     return Measurement(
         timings=tuple(
-            _timing(contestant.name, [blocks[k] for blocks in (quiet if only_quiet else rounds)])
-            for k, contestant in enumerate(contestants)
+            _timing(name, [blocks[k] for blocks in (quiet if only_quiet else rounds)])
+            for k, name in enumerate(names)
         ),
-        rounds=options.rounds,
+        rounds=len(rounds),
         quiet_rounds=len(quiet),
         only_quiet=only_quiet,
         other_load=statistics.median(known) if known else None,

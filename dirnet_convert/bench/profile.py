@@ -97,7 +97,7 @@ class Profiler:
         path = Path(self._session.end_profiling())
         events = json.loads(path.read_text())
         self._folder.cleanup()
-        return _profile(events, self._model)
+        return read_profile(events, self._model)
 
 
 def profile_in_turns(
@@ -126,7 +126,13 @@ def module_name(node: str) -> str:
     return node.partition("/")[0].partition("#")[0]
 
 
-def _profile(events: Sequence[Mapping], model: onnx.ModelProto) -> Profile:
+def read_profile(
+    events: Sequence[Mapping], model: onnx.ModelProto, warmup_runs: int = _WARMUP_RUNS
+) -> Profile:
+    """Return the nodes' times from the ``events`` of ONNX Runtime's profile of ``model``.
+
+    The first ``warmup_runs`` inferences are left out, where there are more.
+    """
     durations: dict[int, list[int]] = {}
     last: dict[int, Mapping] = {}
     for event in events:
@@ -140,7 +146,7 @@ def _profile(events: Sequence[Mapping], model: onnx.ModelProto) -> Profile:
     for index, times in durations.items():
         event = last[index]
         name, op = event["name"].removesuffix(_KERNEL_TIME), event["args"]["op_name"]
-        kept = times[_WARMUP_RUNS:] or times
+        kept = times[warmup_runs:] or times
         shapes = (tuple(*entry.values()) for entry in event["args"].get("input_type_shape", ()))
         nodes.append(
             NodeTime(

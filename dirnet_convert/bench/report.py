@@ -41,6 +41,7 @@ def to_json(result: BenchResult) -> dict[str, Any]:
         "rest": str(result.rest),
         "peaks_gmacs_per_second": dataclasses.asdict(result.peaks) if result.peaks else None,
         "file_bytes": {str(kind): size for kind, size in result.file_bytes.items()},
+        "notes": list(result.notes),
         "rivals": {str(kind): dataclasses.asdict(check) for kind, check in result.rivals.items()},
         "results": [_thread_json(part, result.rest) for part in result.results],
     }
@@ -56,7 +57,10 @@ def tables(result: BenchResult) -> RenderableType:
     machine = result.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     parts: list[RenderableType] = [
-        Text(f"{machine.cpu}, {machine.cores} processors, {machine.system}; {result.isa} kernels; {versions}")
+        Text(
+            f"{machine.cpu}, {machine.cores} processors, {machine.system}; {result.isa} kernels; {versions}"
+        ),
+        *(Text(note) for note in result.notes),
     ]
     for part in result.results:
         parts += [_engines_table(result, part), _operators_table(part.profiles[EngineKind.BINARY])]

@@ -48,13 +48,21 @@ class BenchOptions:
     def __post_init__(self) -> None:
         if not self.threads or min(self.threads) < 1:
             raise UsageError("The number of threads must be at least 1.")
-        if max(self.threads) > usable_cores():
-            raise UsageError(
-                f"{max(self.threads)} threads are asked for, but this process may use {usable_cores()} "
-                "processors; more threads than processors measure nothing."
-            )
         if self.batch < 1:
             raise UsageError(f"The batch must hold at least one image, not {self.batch}.")
+
+
+def require_cores(threads: tuple[int, ...], cores: int) -> None:
+    """Do nothing where ``cores`` processors suffice for every number of ``threads``.
+
+    Raises:
+        UsageError: they do not.
+    """
+    if max(threads) > cores:
+        raise UsageError(
+            f"{max(threads)} threads are asked for, but the benchmark may use {cores} "
+            f"processor{'s' if cores > 1 else ''}; more threads than processors measure nothing."
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,10 @@ class ThreadResult:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """A benchmark with all that is needed to judge it; ``rest`` is the binary model's."""
+    """A benchmark with all that is needed to judge it; ``rest`` is the binary model's.
+
+    ``notes`` are sentences on the machine: which cores ran, its governor, how warm it became.
+    """
 
     machine: Machine
     isa: str
@@ -79,9 +90,16 @@ class BenchResult:
     rest: Rest = Rest.FLOAT
     rivals: dict[EngineKind, RivalCheck] = field(default_factory=dict)
     peaks: Peaks | None = None
+    notes: tuple[str, ...] = ()
 
 
 Progress = Callable[[str, int, int], None]
+
+
+def require_pair(models: Mapping[EngineKind, Path]) -> None:
+    """Raise UsageError where ``models`` has not both of what is compared, FP32 and binary."""
+    if EngineKind.FP32 not in models or EngineKind.BINARY not in models:
+        raise UsageError("A comparison needs the engines fp32 and binary.")
 
 
 def run_suite(
@@ -92,11 +110,11 @@ def run_suite(
     ``on_progress`` is told what is under way, how much of it is done and how much there is.
 
     Raises:
-        UsageError: FP32 or binary is missing, or a model does not take the batch.
+        UsageError: FP32 or binary is missing, a model does not take the batch, or processors are too few.
         DirnetError: a model does not load, or computes something else than its twin.
     """
-    if EngineKind.FP32 not in models or EngineKind.BINARY not in models:
-        raise UsageError("A comparison needs the engines fp32 and binary.")
+    require_pair(models)
+    require_cores(options.threads, usable_cores())
     report = on_progress or (lambda _what, _done, _total: None)
     rest = rest_of(read_model(models[EngineKind.BINARY]))
     if rest is Rest.INT8 and any(kind.twin is EngineKind.BINARY for kind in models):

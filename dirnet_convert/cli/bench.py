@@ -45,6 +45,23 @@ def command(
             show_default=False,
         ),
     ] = "",
+    ssh: Annotated[
+        str,
+        typer.Option(
+            "--ssh",
+            metavar="USER@HOST",
+            help="With --device arm64: a board to measure on.",
+            show_default=False,
+        ),
+    ] = "",
+    adb: Annotated[bool, typer.Option("--adb", help="With --device arm64: a phone to measure on.")] = False,
+    runner: Annotated[
+        str,
+        typer.Option("--runner", help="On a board: python (its own), or native, which needs nothing there."),
+    ] = "python",
+    cores: Annotated[
+        str, typer.Option("--cores", help="With --device arm64: big, little or all, if they differ.")
+    ] = "big",
     layers: Annotated[
         bool, typer.Option("--layers", help="Measure every binary convolution alone, too.")
     ] = False,
@@ -54,23 +71,40 @@ def command(
 ) -> None:
     """Time a run's original network in FP32 and INT8 and its binary one, in turns on the same machine.
 
-    The figures are also written to the run's bench.json.
+    The figures are also written to the run's bench.json. With `--device arm64`: on this machine if it is one,
+    on a board (`--ssh`), on a phone (`--adb`), or else instructions counted under an emulator.
 
-    Example: `dirnet bench --threads 1,2 --layers`, or `dirnet bench --against openvino`
+    Example: `dirnet bench --threads 1,2 --layers`, or `dirnet bench --device arm64 --ssh pi@raspberrypi`
     """
     import tempfile
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from dirnet_convert.bench.devices import Device, require_device
+    from dirnet_convert.bench.arm64.bundle import RunnerKind
+    from dirnet_convert.bench.arm64.cores import CoreChoice, choose_cores, local_capacities, pin_to
+    from dirnet_convert.bench.arm64.remote import RemoteOptions
+    from dirnet_convert.bench.devices import Device, Way, choose_way
     from dirnet_convert.bench.engines import EngineKind
     from dirnet_convert.bench.measure import MeasureOptions
     from dirnet_convert.bench.report import tables, to_json, write_report
     from dirnet_convert.bench.suite import BenchOptions, run_suite
+    from dirnet_convert.cli.bench_arm64 import bench_emulated, measure_remote
     from dirnet_convert.onnx_export.openvino.export import require_openvino_task
     from dirnet_convert.run import open_run
 
-    require_device(Device(_one_of(device, [str(kind) for kind in Device], "--device")))
+    kind_of_device = Device(_one_of(device, [str(kind) for kind in Device], "--device"))
+    way = choose_way(kind_of_device, ssh, adb)
+    core_choice = CoreChoice(_one_of(cores, [str(kind) for kind in CoreChoice], "--cores"))
+    runner_kind = RunnerKind(_one_of(runner, [str(kind) for kind in RunnerKind], "--runner"))
+    if way is Way.ADB:
+        # A phone has no Python that could be asked.
+        runner_kind = RunnerKind.NATIVE
+    if way in (Way.SSH, Way.ADB) and (layers or against):
+        raise UsageError(
+            "--layers and --against work on the machine itself; leave them out with --ssh and --adb."
+        )
+    if kind_of_device is Device.ARM64 and way is Way.NATIVE:
+        pin_to(choose_cores(local_capacities(), core_choice))
     if against:
         _one_of(against, list(RIVALS), "--against")
     known = [str(kind) for kind in EngineKind if kind.twin is None]
@@ -83,6 +117,9 @@ def command(
         measure=MeasureOptions(rounds=rounds),
     )
     folder = open_run(run)
+    if way is Way.EMULATED:
+        bench_emulated(folder, seed, json)
+        return
     if against:
         require_openvino_task(folder.read_config())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -99,13 +136,17 @@ def command(
         def show(what: str, done: int, total: int) -> None:
             progress.update(task, description=what, completed=done, total=total)
 
-        result = run_suite(models, options, show)
-    write_report(result, folder.bench_path)
+        if way is Way.NATIVE:
+            result = run_suite(models, options, show)
+        else:
+            result = measure_remote(way, ssh, models, options, RemoteOptions(runner_kind, core_choice), show)
+    path = folder.bench_path if way is Way.NATIVE else folder.board_bench_path
+    write_report(result, path)
     if json:
         print_json(to_json(result))
         return
     console.print(tables(result))
-    console.print(f"Written to {folder.bench_path}", highlight=False)
+    console.print(f"Written to {path}", highlight=False)
 
 
 def _one_of(name: str, known: list[str], option: str) -> str:

@@ -73,6 +73,21 @@ DIRNET_SAME_API(GetSessionConfigEntry);
 DIRNET_SAME_API(KernelInfo_GetNodeName);
 DIRNET_SAME_API(KernelInfoGetConstantInput_tensor);
 DIRNET_SAME_API(KernelContext_ParallelFor);
+DIRNET_SAME_API(CreateEnv);
+DIRNET_SAME_API(CreateSession);
+DIRNET_SAME_API(Run);
+DIRNET_SAME_API(CreateSessionOptions);
+DIRNET_SAME_API(EnableProfiling);
+DIRNET_SAME_API(SetIntraOpNumThreads);
+DIRNET_SAME_API(RegisterCustomOpsLibrary);
+DIRNET_SAME_API(CreateTensorWithDataAsOrtValue);
+DIRNET_SAME_API(CreateCpuMemoryInfo);
+DIRNET_SAME_API(GetAllocatorWithDefaultOptions);
+DIRNET_SAME_API(ReleaseMemoryInfo);
+DIRNET_SAME_API(ReleaseSession);
+DIRNET_SAME_API(ReleaseValue);
+DIRNET_SAME_API(ReleaseSessionOptions);
+DIRNET_SAME_API(SessionEndProfiling);
 
 DIRNET_SAME_OP(CreateKernel);
 DIRNET_SAME_OP(GetName);
@@ -109,5 +124,7 @@ static_assert(dirnet::ort::kFloat32 == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
 static_assert(dirnet::ort::kUint64 == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64);
 static_assert(dirnet::ort::kRequired == INPUT_OUTPUT_REQUIRED);
 static_assert(dirnet::ort::kDefaultMemory == OrtMemTypeDefault);
+static_assert(dirnet::ort::kErrorsOnly == ORT_LOGGING_LEVEL_ERROR);
+static_assert(dirnet::ort::kArenaAllocator == OrtArenaAllocator);
 
 }  // namespace

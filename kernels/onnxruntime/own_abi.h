@@ -1,7 +1,7 @@
-// The part of ONNX Runtime's C interface that these operators use, declared here so that building needs no
-// ONNX Runtime header. Slots never move: ONNX Runtime asserts the size of each released version of its table.
-// Version 18 is the lowest that has every slot below. abi_check.cc compares positions and signatures with a
-// real header.
+// The part of ONNX Runtime's C interface that these operators and the runner use, declared here so that
+// building needs no ONNX Runtime header. Slots never move: ONNX Runtime asserts the size of each released
+// version of its table. Version 18 is the lowest that has every slot below. abi_check.cc compares positions
+// and signatures with a real header.
 #ifndef DIRNET_ONNXRUNTIME_OWN_ABI_H_
 #define DIRNET_ONNXRUNTIME_OWN_ABI_H_
 
@@ -22,8 +22,19 @@ struct OrtCustomOpDomain;
 struct OrtSessionOptions;
 struct OrtTensorTypeAndShapeInfo;
 struct OrtShapeInferContext;
+struct OrtEnv;
+struct OrtSession;
+struct OrtRunOptions;
+struct OrtMemoryInfo;
+struct OrtAllocator;
 
 namespace dirnet::ort {
+
+#if defined(_WIN32)
+using PathChar = wchar_t;
+#else
+using PathChar = char;
+#endif
 
 constexpr uint32_t kApiVersion = 18;
 
@@ -35,17 +46,40 @@ constexpr int kInt8 = 3;
 constexpr int kUint64 = 13;
 constexpr int kRequired = 0;
 constexpr int kDefaultMemory = 0;
+constexpr int kErrorsOnly = 3;
+constexpr int kArenaAllocator = 1;
 
 // The table of functions; `unused` members only keep the distance.
 struct Api {
   OrtStatus*(DIRNET_ORT_CALL* CreateStatus)(int code, const char* message);  // slot 0
   void* unused_1[1];
   const char*(DIRNET_ORT_CALL* GetErrorMessage)(const OrtStatus* status);  // slot 2
-  void* unused_3[23];
+  OrtStatus*(DIRNET_ORT_CALL* CreateEnv)(int log_level, const char* log_id, OrtEnv** out);
+  void* unused_4[3];
+  OrtStatus*(DIRNET_ORT_CALL* CreateSession)(const OrtEnv* env, const PathChar* model_path,
+                                             const OrtSessionOptions* options, OrtSession** out);  // slot 7
+  void* unused_8[1];
+  OrtStatus*(DIRNET_ORT_CALL* Run)(OrtSession* session, const OrtRunOptions* options,
+                                   const char* const* input_names, const OrtValue* const* inputs,
+                                   size_t input_count, const char* const* output_names, size_t output_count,
+                                   OrtValue** outputs);  // slot 9
+  OrtStatus*(DIRNET_ORT_CALL* CreateSessionOptions)(OrtSessionOptions** out);
+  void* unused_11[3];
+  OrtStatus*(DIRNET_ORT_CALL* EnableProfiling)(OrtSessionOptions* options,
+                                               const PathChar* prefix);  // slot 14
+  void* unused_15[9];
+  OrtStatus*(DIRNET_ORT_CALL* SetIntraOpNumThreads)(OrtSessionOptions* options, int threads);  // slot 24
+  void* unused_25[1];
   OrtStatus*(DIRNET_ORT_CALL* CreateCustomOpDomain)(const char* name, OrtCustomOpDomain** out);  // slot 26
   OrtStatus*(DIRNET_ORT_CALL* CustomOpDomain_Add)(OrtCustomOpDomain* domain, const struct CustomOp* op);
   OrtStatus*(DIRNET_ORT_CALL* AddCustomOpDomain)(OrtSessionOptions* options, OrtCustomOpDomain* domain);
-  void* unused_29[22];
+  OrtStatus*(DIRNET_ORT_CALL* RegisterCustomOpsLibrary)(OrtSessionOptions* options, const char* path,
+                                                        void** library);  // slot 29
+  void* unused_30[19];
+  OrtStatus*(DIRNET_ORT_CALL* CreateTensorWithDataAsOrtValue)(const OrtMemoryInfo* memory, void* data,
+                                                              size_t bytes, const int64_t* dims, size_t rank,
+                                                              int type, OrtValue** out);  // slot 49
+  void* unused_50[1];
   OrtStatus*(DIRNET_ORT_CALL* GetTensorMutableData)(OrtValue* value, void** out);  // slot 51
   void* unused_52[8];
   OrtStatus*(DIRNET_ORT_CALL* GetTensorElementType)(const OrtTensorTypeAndShapeInfo* info,
@@ -56,7 +90,12 @@ struct Api {
   void* unused_63[2];
   OrtStatus*(DIRNET_ORT_CALL* GetTensorTypeAndShape)(const OrtValue* value,
                                                      OrtTensorTypeAndShapeInfo** out);  // slot 65
-  void* unused_66[19];
+  void* unused_66[3];
+  OrtStatus*(DIRNET_ORT_CALL* CreateCpuMemoryInfo)(int allocator, int memory,
+                                                   OrtMemoryInfo** out);  // slot 69
+  void* unused_70[8];
+  OrtStatus*(DIRNET_ORT_CALL* GetAllocatorWithDefaultOptions)(OrtAllocator** out);  // slot 78
+  void* unused_79[6];
   OrtStatus*(DIRNET_ORT_CALL* KernelInfoGetAttribute_float)(const OrtKernelInfo* info, const char* name,
                                                             float* out);  // slot 85
   OrtStatus*(DIRNET_ORT_CALL* KernelInfoGetAttribute_int64)(const OrtKernelInfo* info, const char* name,
@@ -71,9 +110,16 @@ struct Api {
                                                        const int64_t* dims, size_t rank, OrtValue** out);
   void* unused_92[1];
   void(DIRNET_ORT_CALL* ReleaseStatus)(OrtStatus* status);  // slot 93
-  void* unused_94[5];
+  void(DIRNET_ORT_CALL* ReleaseMemoryInfo)(OrtMemoryInfo* memory);
+  void(DIRNET_ORT_CALL* ReleaseSession)(OrtSession* session);
+  void(DIRNET_ORT_CALL* ReleaseValue)(OrtValue* value);
+  void* unused_97[2];
   void(DIRNET_ORT_CALL* ReleaseTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo* info);  // slot 99
-  void* unused_100[63];
+  void(DIRNET_ORT_CALL* ReleaseSessionOptions)(OrtSessionOptions* options);
+  void* unused_101[9];
+  OrtStatus*(DIRNET_ORT_CALL* SessionEndProfiling)(OrtSession* session, OrtAllocator* allocator,
+                                                   char** path);  // slot 110
+  void* unused_111[52];
   OrtStatus*(DIRNET_ORT_CALL* KernelInfoGetAttributeArray_int64)(const OrtKernelInfo* info, const char* name,
                                                                  int64_t* out, size_t* size);  // slot 163
   void* unused_164[73];

@@ -142,13 +142,17 @@ def test_what_is_needed(models: Models) -> None:
     ("change", "words"),
     [
         ({"threads": ()}, "at least 1"),
-        ({"threads": (4096,)}, "4096 threads"),
         ({"batch": 0}, "at least one image"),
     ],
 )
 def test_impossible_options(change: dict, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         BenchOptions(**change)
+
+
+def test_more_threads_than_processors(models: Models) -> None:
+    with pytest.raises(UsageError, match="4096 threads"):
+        run_suite(models, BenchOptions(threads=(4096,), measure=SHORT))
 
 
 def test_random_bits_leave_the_spare_ones_clear(models: Models, tmp_path: Path) -> None:

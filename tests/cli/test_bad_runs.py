@@ -119,8 +119,11 @@ def test_a_bench_for_another_device(
     refused: Refused, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setenv("PATH", "")
     sentence = refused(2, "bench", "--run", exported, "--device", "arm64")
     assert "This machine is x86_64" in sentence
+    assert "--ssh USER@HOST" in sentence
+    assert "apt install qemu-user" in sentence
 
 
 def test_no_picture_to_predict(refused: Refused, exported: Path, tmp_path: Path) -> None:

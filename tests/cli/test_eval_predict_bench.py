@@ -173,6 +173,11 @@ def test_a_run_with_int8_beside_its_bits(run: Path, tmp_path: Path) -> None:
         (("--engines", "fp32,binry"), "did you mean 'binary'"),
         (("--engines", "fp32"), "fp32 and binary"),
         (("--device", "gpu"), "none of cpu, arm64"),
+        (("--ssh", "pi@board"), "add --device arm64"),
+        (("--device", "arm64", "--ssh", "pi@board", "--adb"), "two machines"),
+        (("--device", "arm64", "--ssh", "pi@board", "--layers"), "--layers and --against"),
+        (("--device", "arm64", "--ssh", "pi@board", "--runner", "rust"), "none of python, native"),
+        (("--device", "arm64", "--ssh", "pi@board", "--cores", "huge"), "none of big, little, all"),
     ],
 )
 def test_mistakes_of_bench(run: Path, arguments: tuple[str, ...], words: str) -> None:

@@ -14,8 +14,10 @@
 // For a function that takes a register tile: called and not inlined, it would send the tile through memory.
 #if defined(_MSC_VER)
 #define DIRNET_INLINE __forceinline
+#define DIRNET_NOINLINE __declspec(noinline)
 #else
 #define DIRNET_INLINE inline __attribute__((always_inline))
+#define DIRNET_NOINLINE __attribute__((noinline))
 #endif
 
 #endif  // DIRNET_SRC_DRIVER_UNROLL_H_

@@ -1,8 +1,9 @@
 // NEON: a lane is one byte of one output channel's weights, 16 channels to a register.
 //
 // Per byte of the pixel and register: count += cnt(w eor dup(a)), three operations for 16 * 8 = 128
-// multiply-adds, and the byte counts are already per channel: no pairwise sums. A byte step adds at most 8 to
-// a byte, so the counts are widened after every 31 (31 * 8 = 248 <= 255).
+// multiply-adds, and the byte counts are already per channel: no pairwise sums. With the loads of a tile of 6
+// pixels by 4 registers that is 79 vector instructions for 24 times 128. A byte step adds at most 8 to a
+// byte, so the counts are widened after every 31 (31 * 8 = 248 <= 255).
 #include <arm_neon.h>
 #include <string.h>
 
@@ -19,7 +20,7 @@ namespace {
 
 constexpr int kLanes = 16;
 constexpr int kSharedGroupChannels = 16;
-constexpr int kTilePixels = 4;  // 4 x 4 counts + 4 weights + temporaries of 32 registers
+constexpr int kTilePixels = 6;  // 6 x 4 counts, 4 weights and 4 temporaries: all 32 registers
 constexpr int kStepsPerByte = 31;
 constexpr int kFlushesPerHalf = 65535 / (kStepsPerByte * 8);
 
@@ -31,30 +32,56 @@ struct WideCounts {
   int flushes = 0;               // since `half` was last empty; while it is 0, `half` holds nothing
   bool spilled = false;
 
-  DIRNET_INLINE void add(const uint8x16_t (&bytes)[P][V]) {
+  // Not inline: beside the loop that counts it would cost that loop its registers.
+  DIRNET_NOINLINE void add(const uint8_t* bytes) {
     if (flushes == kFlushesPerHalf) spill();
-    const bool first = flushes++ == 0;
-    DIRNET_UNROLL
+    uint16_t* sums = &half[0][0];
+    if (flushes++ == 0) {
+      for (int i = 0; i < P * V; ++i) {
+        const uint8x16_t more = vld1q_u8(bytes + i * kLanes);
+        vst1q_u16(sums + i * kLanes, vmovl_u8(vget_low_u8(more)));
+        vst1q_u16(sums + i * kLanes + 8, vmovl_high_u8(more));
+      }
+      return;
+    }
     for (int p = 0; p < P; ++p) {
       DIRNET_UNROLL
       for (int v = 0; v < V; ++v) {
-        uint16_t* sums = &half[p][v * kLanes];
-        uint16x8_t low = vmovl_u8(vget_low_u8(bytes[p][v]));
-        uint16x8_t high = vmovl_high_u8(bytes[p][v]);
-        if (!first) {
-          low = vaddq_u16(vld1q_u16(sums), low);
-          high = vaddq_u16(vld1q_u16(sums + 8), high);
-        }
+        const uint8x16_t more = vld1q_u8(bytes);
+        const uint16x8_t low = vaddw_u8(vld1q_u16(sums), vget_low_u8(more));
+        const uint16x8_t high = vaddw_high_u8(vld1q_u16(sums + 8), more);
         vst1q_u16(sums, low);
         vst1q_u16(sums + 8, high);
+        bytes += kLanes;
+        sums += kLanes;
       }
     }
   }
 
-  // Four channels of one pixel.
-  uint32x4_t sum(int p, int channel) const {
-    const uint32x4_t low = vmovl_u16(vld1_u16(&half[p][channel]));
-    return spilled ? vaddq_u32(low, vld1q_u32(&word[p][channel])) : low;
+  DIRNET_INLINE void add(const uint8x16_t (&counts)[P][V]) {
+    uint8_t bytes[P * V * kLanes];
+    DIRNET_UNROLL
+    for (int p = 0; p < P; ++p) {
+      DIRNET_UNROLL
+      for (int v = 0; v < V; ++v) vst1q_u8(bytes + (p * V + v) * kLanes, counts[p][v]);
+    }
+    add(bytes);
+  }
+
+  // dot_max - 2 * count of 16 channels of one pixel, as floats.
+  DIRNET_INLINE void dots(int p, int channel, int32_t dot_max, float32x4_t (&dot)[4]) const {
+    const uint16x8_t low = vld1q_u16(&half[p][channel]);
+    const uint16x8_t high = vld1q_u16(&half[p][channel + 8]);
+    const uint32x4_t most = vdupq_n_u32(static_cast<uint32_t>(dot_max));
+    uint32x4_t sum[4] = {vsubw_u16(vsubw_u16(most, vget_low_u16(low)), vget_low_u16(low)),
+                         vsubw_high_u16(vsubw_high_u16(most, low), low),
+                         vsubw_u16(vsubw_u16(most, vget_low_u16(high)), vget_low_u16(high)),
+                         vsubw_high_u16(vsubw_high_u16(most, high), high)};
+    DIRNET_UNROLL
+    for (int q = 0; q < 4; ++q) {
+      if (spilled) sum[q] = vsubq_u32(sum[q], vshlq_n_u32(vld1q_u32(&word[p][channel + q * 4]), 1));
+      dot[q] = vcvtq_f32_s32(vreinterpretq_s32_u32(sum[q]));
+    }
   }
 
  private:
@@ -67,66 +94,109 @@ struct WideCounts {
   }
 };
 
-// One bit per lane of four comparison results, channel 0 least significant.
-uint32_t sixteen_bits(uint32x4_t a, uint32x4_t b, uint32x4_t c, uint32x4_t d) {
+// Four comparison results as 16 bytes, each with the bit of its lane among eight.
+DIRNET_INLINE uint8x16_t lane_bits(const uint32x4_t (&set)[4]) {
   static const uint8_t kWeights[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-  const uint16x8_t low = vcombine_u16(vmovn_u32(a), vmovn_u32(b));
-  const uint16x8_t high = vcombine_u16(vmovn_u32(c), vmovn_u32(d));
-  const uint8x16_t lanes = vandq_u8(vcombine_u8(vmovn_u16(low), vmovn_u16(high)), vld1q_u8(kWeights));
-  return vaddv_u8(vget_low_u8(lanes)) | static_cast<uint32_t>(vaddv_u8(vget_high_u8(lanes))) << 8;
+  const uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_u32(set[0]), vreinterpretq_u16_u32(set[1]));
+  const uint16x8_t high = vuzp1q_u16(vreinterpretq_u16_u32(set[2]), vreinterpretq_u16_u32(set[3]));
+  const uint8x16_t bytes = vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
+  return vandq_u8(bytes, vld1q_u8(kWeights));
 }
 
-// The steps of dirnet::Epilogue for 16 channels of one pixel; `residual` and `y` have 16 floats each or are
-// null.
-template <int P, int V>
-uint32_t finish(const BlockEpilogue& e, const WideCounts<P, V>& counts, int p, int32_t dot_max, int channel,
-                const float* residual, float* y) {
-  uint32x4_t set[4];
-  DIRNET_UNROLL
-  for (int q = 0; q < 4; ++q) {
-    const int at = channel + q * 4;
-    const int32x4_t count = vreinterpretq_s32_u32(counts.sum(p, at));
-    const int32x4_t dot = vsubq_s32(vdupq_n_s32(dot_max), vshlq_n_s32(count, 1));
-    float32x4_t v = vmulq_f32(vcvtq_f32_s32(dot), vld1q_f32(e.scale + at));
-    v = vaddq_f32(v, vld1q_f32(e.bias + at));
-    if (residual != nullptr) v = vaddq_f32(v, vld1q_f32(residual + q * 4));
-    if (e.has_clip) {
-      // Comparisons, not vmax and vmin: those would make every NaN the default one and order the two zeros.
-      const float32x4_t clip_min = vdupq_n_f32(e.clip_min);
-      const float32x4_t clip_max = vdupq_n_f32(e.clip_max);
-      v = vbslq_f32(vcltq_f32(v, clip_min), clip_min, v);
-      v = vbslq_f32(vcgtq_f32(v, clip_max), clip_max, v);
+// The word whose bits V registers of lane_bits hold, the first least significant.
+template <int V>
+DIRNET_INLINE uint64_t join_bits(const uint8x16_t (&lanes)[V]) {
+  const uint8x16_t none = vdupq_n_u8(0);
+  const uint8x16_t first = vpaddq_u8(lanes[0], V > 1 ? lanes[V > 1 ? 1 : 0] : none);
+  const uint8x16_t second =
+      V > 2 ? vpaddq_u8(lanes[V > 2 ? 2 : 0], V > 3 ? lanes[V > 3 ? 3 : 0] : none) : none;
+  const uint8x16_t quarters = vpaddq_u8(first, second);
+  return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(quarters, quarters)), 0);
+}
+
+// The steps of dirnet::Epilogue for 16 channels, whose constants are loaded once for all pixels.
+struct Finish {
+  float32x4_t scale[4], bias[4], slope[4], threshold[4], clip_min, clip_max;
+  bool has_clip, has_slope, has_bits;
+
+  DIRNET_INLINE Finish(const BlockEpilogue& e, int channel)
+      : clip_min(vdupq_n_f32(e.clip_min)),
+        clip_max(vdupq_n_f32(e.clip_max)),
+        has_clip(e.has_clip),
+        has_slope(e.has_slope),
+        has_bits(e.bits != nullptr) {
+    DIRNET_UNROLL
+    for (int q = 0; q < 4; ++q) {
+      scale[q] = vld1q_f32(e.scale + channel + q * 4);
+      bias[q] = vld1q_f32(e.bias + channel + q * 4);
+      slope[q] = vld1q_f32(e.slope + channel + q * 4);
+      threshold[q] = vld1q_f32(e.threshold + channel + q * 4);
     }
-    if (e.has_slope) v = vbslq_f32(vcltzq_f32(v), vmulq_f32(vld1q_f32(e.slope + at), v), v);
-    if (y != nullptr) vst1q_f32(y + q * 4, v);
-    set[q] = vcgeq_f32(v, vld1q_f32(e.threshold + at));
   }
-  return sixteen_bits(set[0], set[1], set[2], set[3]);
-}
+
+  // `residual` and `y` have 16 floats each or are null; returns the lanes' bits, or nothing where none are
+  // wanted.
+  DIRNET_INLINE uint8x16_t pixel(float32x4_t (&v)[4], const float* residual, float* y) const {
+    DIRNET_UNROLL
+    for (int q = 0; q < 4; ++q) v[q] = vaddq_f32(vmulq_f32(v[q], scale[q]), bias[q]);
+    if (residual != nullptr) {
+      DIRNET_UNROLL
+      for (int q = 0; q < 4; ++q) v[q] = vaddq_f32(v[q], vld1q_f32(residual + q * 4));
+    }
+    if (has_clip) {
+      // Comparisons, not vmax and vmin: those would make every NaN the default one and order the two zeros.
+      DIRNET_UNROLL
+      for (int q = 0; q < 4; ++q) {
+        v[q] = vbslq_f32(vcltq_f32(v[q], clip_min), clip_min, v[q]);
+        v[q] = vbslq_f32(vcgtq_f32(v[q], clip_max), clip_max, v[q]);
+      }
+    }
+    if (has_slope) {
+      DIRNET_UNROLL
+      for (int q = 0; q < 4; ++q) v[q] = vbslq_f32(vcltzq_f32(v[q]), vmulq_f32(slope[q], v[q]), v[q]);
+    }
+    if (y != nullptr) {
+      DIRNET_UNROLL
+      for (int q = 0; q < 4; ++q) vst1q_f32(y + q * 4, v[q]);
+    }
+    if (!has_bits) return vdupq_n_u8(0);
+    uint32x4_t set[4];
+    DIRNET_UNROLL
+    for (int q = 0; q < 4; ++q) set[q] = vcgeq_f32(v[q], threshold[q]);
+    return lane_bits(set);
+  }
+};
 
 template <int P, int V>
-void finish_pixel(const ConvTile& t, const WideCounts<P, V>& counts, int p) {
+void finish_tile(const ConvTile& t, const WideCounts<P, V>& counts) {
   const BlockEpilogue& e = *t.epilogue;
-  const int64_t offset = t.output[p] * e.pixel_floats;
-  const float* residual = e.residual != nullptr ? e.residual + offset : nullptr;
-  float* y = e.y != nullptr ? e.y + offset : nullptr;
-  uint64_t bits = 0;
-  int channel = 0;
-  for (; channel + kLanes <= e.channels; channel += kLanes) {
-    const float* r = residual != nullptr ? residual + channel : nullptr;
-    float* out = y != nullptr ? y + channel : nullptr;
-    bits |= static_cast<uint64_t>(finish(e, counts, p, t.dot_max, channel, r, out)) << channel;
-  }
-  if (channel < e.channels) {
+  uint8x16_t lanes[P][V];
+  DIRNET_UNROLL
+  for (int v = 0; v < V; ++v) {
+    const int channel = v * kLanes;
+    const Finish finish(e, channel);
+    // Only the last register of a block can be partly empty.
     const int left = e.channels - channel;
-    float r[kLanes] = {};
-    float out[kLanes];
-    if (residual != nullptr) memcpy(r, residual + channel, static_cast<size_t>(left) * sizeof(float));
-    const uint32_t set = finish(e, counts, p, t.dot_max, channel, residual != nullptr ? r : nullptr, out);
-    if (y != nullptr) memcpy(y + channel, out, static_cast<size_t>(left) * sizeof(float));
-    bits |= static_cast<uint64_t>(set & ((1U << left) - 1)) << channel;
+    for (int p = 0; p < P; ++p) {
+      float32x4_t values[4];
+      counts.dots(p, channel, t.dot_max, values);
+      const int64_t offset = t.output[p] * e.pixel_floats + channel;
+      const float* residual = e.residual != nullptr ? e.residual + offset : nullptr;
+      float* y = e.y != nullptr ? e.y + offset : nullptr;
+      if (v < V - 1 || left >= kLanes) {
+        lanes[p][v] = finish.pixel(values, residual, y);
+        continue;
+      }
+      float r[kLanes] = {};
+      float out[kLanes];
+      if (residual != nullptr) memcpy(r, residual, static_cast<size_t>(left) * sizeof(float));
+      lanes[p][v] = finish.pixel(values, residual != nullptr ? r : nullptr, out);
+      if (y != nullptr) memcpy(y, out, static_cast<size_t>(left) * sizeof(float));
+    }
   }
-  if (e.bits != nullptr) store_bits(e, t.output[p], bits);
+  if (e.bits == nullptr) return;
+  const uint64_t mask = ~uint64_t{0} >> (64 - e.channels);
+  for (int p = 0; p < P; ++p) store_bits(e, t.output[p], join_bits<V>(lanes[p]) & mask);
 }
 
 uint8x16_t broadcast_word(const uint8_t* p) {
@@ -144,35 +214,70 @@ DIRNET_INLINE void clear(uint8x16_t (&count)[P][V]) {
   }
 }
 
+// The byte at `p` in all lanes; `p` moves on.
+DIRNET_INLINE uint8x16_t broadcast_next(const uint8_t*& p) {
+#if defined(__GNUC__)
+  // One instruction; compilers make two of the intrinsic, to save an addition to the pointer that is free
+  // here.
+  uint8x16_t r;
+  __asm__("ld1r {%0.16b}, [%1], #1" : "=w"(r), "+r"(p) : "m"(*p));
+  return r;
+#else
+  return vld1q_dup_u8(p++);
+#endif
+}
+
+template <int V>
+DIRNET_INLINE void load_weights(const uint8_t* p, uint8x16_t (&w)[V]) {
+  if constexpr (V == 4) {
+    const uint8x16x4_t all = vld1q_u8_x4(p);
+    DIRNET_UNROLL
+    for (int v = 0; v < V; ++v) w[v] = all.val[v];
+  } else {
+    DIRNET_UNROLL
+    for (int v = 0; v < V; ++v) w[v] = vld1q_u8(p + v * kLanes);
+  }
+}
+
 template <int P, int V>
 void conv_tile_px16v(const ConvTile& t) {
   WideCounts<P, V> wide;
   uint8x16_t count[P][V];
   clear(count);
-  const uint8_t* input[P];
-  DIRNET_UNROLL
-  for (int p = 0; p < P; ++p) input[p] = t.input[p];
   int64_t room = kStepsPerByte;
   for (int64_t row = 0; row < t.rows; ++row) {
     for (int64_t tap = 0; tap < t.taps; ++tap) {
-      int64_t at = row * t.input_row_bytes + tap * t.input_tap_bytes;
-      const int64_t last = at + t.units;
+      const int64_t at = row * t.input_row_bytes + tap * t.input_tap_bytes;
       const uint8_t* weights = t.weights + row * t.weight_row_bytes + tap * t.weight_tap_bytes;
-      while (at < last) {
-        const int64_t stop = last - at < room ? last : at + room;
-        room -= stop - at;
-        for (; at < stop; ++at) {
+      const uint8_t* input[P];
+      DIRNET_UNROLL
+      for (int p = 0; p < P; ++p) input[p] = t.input[p] + at;
+      int64_t left = t.units;
+      while (left > 0) {
+        const int64_t steps = left < room ? left : room;
+        left -= steps;
+        room -= steps;
+        const uint8_t* const stop = weights + steps * V * kLanes;
+        // All the exclusive-ors of a pixel, then its popcounts, then its additions: processors that keep the
+        // order find something to do while a result is under way. The next pixel's byte is fetched meanwhile.
+        do {
           uint8x16_t w[V];
-          DIRNET_UNROLL
-          for (int v = 0; v < V; ++v) w[v] = vld1q_u8(weights + v * kLanes);
+          load_weights(weights, w);
           weights += V * kLanes;
+          uint8x16_t a = broadcast_next(input[0]);
           DIRNET_UNROLL
           for (int p = 0; p < P; ++p) {
-            const uint8x16_t a = vld1q_dup_u8(input[p] + at);
+            uint8x16_t x[V];
             DIRNET_UNROLL
-            for (int v = 0; v < V; ++v) count[p][v] = vaddq_u8(count[p][v], vcntq_u8(veorq_u8(a, w[v])));
+            for (int v = 0; v < V; ++v) x[v] = veorq_u8(a, w[v]);
+            DIRNET_UNROLL
+            for (int v = 0; v < V; ++v) x[v] = vcntq_u8(x[v]);
+            count[p][0] = vaddq_u8(count[p][0], x[0]);
+            if (p + 1 < P) a = broadcast_next(input[p + 1 < P ? p + 1 : p]);
+            DIRNET_UNROLL
+            for (int v = 1; v < V; ++v) count[p][v] = vaddq_u8(count[p][v], x[v]);
           }
-        }
+        } while (weights != stop);
         if (room == 0) {
           wide.add(count);
           clear(count);
@@ -182,7 +287,7 @@ void conv_tile_px16v(const ConvTile& t) {
     }
   }
   wide.add(count);
-  for (int p = 0; p < P; ++p) finish_pixel(t, wide, p);
+  finish_tile(t, wide);
 }
 
 // Blocks of several groups: every lane has a byte of input of its own, which a table look-up fetches from the
@@ -224,7 +329,7 @@ void shared_tile_px16v(const ConvTile& t) {
     }
   }
   wide.add(count);
-  for (int p = 0; p < P; ++p) finish_pixel(t, wide, p);
+  finish_tile(t, wide);
 }
 
 using TileFunction = void (*)(const ConvTile&);
@@ -238,32 +343,37 @@ struct Row {
 };
 
 constexpr const TileFunction* kConvTiles[kTilePixels] = {Row<1>::conv, Row<2>::conv, Row<3>::conv,
-                                                         Row<4>::conv};
+                                                         Row<4>::conv, Row<5>::conv, Row<6>::conv};
 constexpr const TileFunction* kSharedTiles[kTilePixels] = {Row<1>::shared, Row<2>::shared, Row<3>::shared,
-                                                           Row<4>::shared};
+                                                           Row<4>::shared, Row<5>::shared, Row<6>::shared};
 
 void conv_tile(const ConvTile& t) { kConvTiles[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
 void shared_tile(const ConvTile& t) { kSharedTiles[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
 
-uint32x4_t at_least(const float* x, const float* threshold) {
-  return vcgeq_f32(vld1q_f32(x), vld1q_f32(threshold));
+DIRNET_INLINE uint8x16_t at_least(const float* x, const float* threshold) {
+  uint32x4_t set[4];
+  DIRNET_UNROLL
+  for (int q = 0; q < 4; ++q) set[q] = vcgeq_f32(vld1q_f32(x + q * 4), vld1q_f32(threshold + q * 4));
+  return lane_bits(set);
 }
 
 void binarize(const float* x, int64_t pixels, int64_t channels, const float* threshold, uint64_t* bits) {
   for (int64_t p = 0; p < pixels; ++p) {
-    for (int64_t first = 0; first < channels; first += 64) {
-      const int64_t past = channels - first < 64 ? channels - first : 64;
-      const float* values = x + first;
-      const float* limits = threshold + first;
+    int64_t first = 0;
+    for (; first + 64 <= channels; first += 64) {
+      uint8x16_t lanes[4];
+      DIRNET_UNROLL
+      for (int v = 0; v < 4; ++v) lanes[v] = at_least(x + first + v * kLanes, threshold + first + v * kLanes);
+      *bits++ = join_bits(lanes);
+    }
+    if (first < channels) {
       uint64_t word = 0;
-      int64_t i = 0;
-      for (; i + kLanes <= past; i += kLanes) {
-        const uint32_t set = sixteen_bits(
-            at_least(values + i, limits + i), at_least(values + i + 4, limits + i + 4),
-            at_least(values + i + 8, limits + i + 8), at_least(values + i + 12, limits + i + 12));
-        word |= static_cast<uint64_t>(set) << i;
+      int64_t i = first;
+      for (; i + kLanes <= channels; i += kLanes) {
+        const uint8x16_t lanes[1] = {at_least(x + i, threshold + i)};
+        word |= join_bits(lanes) << (i - first);
       }
-      for (; i < past; ++i) word |= static_cast<uint64_t>(values[i] >= limits[i]) << i;
+      for (; i < channels; ++i) word |= static_cast<uint64_t>(x[i] >= threshold[i]) << (i - first);
       *bits++ = word;
     }
     x += channels;
