@@ -44,6 +44,7 @@ def check_training(options: TrainOptions, section: str) -> None:
         ("momentum", 0 <= options.momentum < 1, "at least 0 and below 1"),
         ("checkpoint_minutes", options.checkpoint_minutes >= 0, "at least 0"),
         ("region_samples", options.region_samples >= 0, "at least 0"),
+        ("holdout", 0 <= options.holdout < 1, "at least 0 and below 1"),
     ):
         if not valid:
             raise UsageError(f"{section}.{name} is {getattr(options, name)}; it must be {rule}.")

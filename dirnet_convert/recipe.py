@@ -155,7 +155,8 @@ class TrainOptions:
     """One training: optimizer, schedule, augmentation, length.
 
     ``region_samples`` is the number of regions of an image that Faster R-CNN's box head learns from; 0 is
-    torchvision's 512.
+    torchvision's 512. ``holdout`` is the share of the training images that are kept back to choose the epoch
+    whose weights stay; with 0 it is the last one.
     """
 
     epochs: int = 12
@@ -175,6 +176,7 @@ class TrainOptions:
     compile: bool = True
     checkpoint_minutes: float = 2.0
     region_samples: int = 0
+    holdout: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dirnet_convert.finetune.job import TrainJob, TrainResult, accept_job, check
 from dirnet_convert.finetune.loop import train
 from dirnet_convert.finetune.observer import TrainObserver
 from dirnet_convert.finetune.schedule import set_estimators
+from dirnet_convert.finetune.selection import part_training_images
 from dirnet_convert.models.catalog import ModelEntry, Origin, find_model, load_for_training
 from dirnet_convert.models.detector_forward import DetectorForward
 from dirnet_convert.recipe import DistillOptions, Recipe, Task
@@ -124,10 +125,11 @@ def new_pretrain_run(recipe: Recipe, out: Path | None = None, download: bool = F
 
 
 def _train(job: TrainJob, config: RunConfig, restart: bool, observer: TrainObserver | None) -> TrainResult:
-    check_options(job)
+    parted, _ = part_training_images(job)
+    check_options(parted)
     if restart:
         drop_checkpoint(job.run)
-    accept_job(job)
+    accept_job(parted)
     # The recipe is kept before the first step, so that a plain command goes on with the same one.
     job.run.write_config(config)
     result = train(job, observer)

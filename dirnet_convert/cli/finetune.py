@@ -42,7 +42,12 @@ def command(
     """
     import dataclasses
 
-    from dirnet_convert.cli.training_progress import result_summary, score_words, training_observer
+    from dirnet_convert.cli.training_progress import (
+        kept_words,
+        result_summary,
+        score_words,
+        training_observer,
+    )
     from dirnet_convert.overrides import apply_overrides
     from dirnet_convert.run import open_run
     from dirnet_convert.training import finetune_run
@@ -69,8 +74,8 @@ def command(
         )
         return
     console.print(
-        f"Trained {result.epochs} epochs: {score_words(result.scores)} on the test images, after "
-        f"the last epoch. Run: {folder.path}",
+        f"Trained {result.epochs} epochs: {score_words(result.scores)} on the test images, "
+        f"{kept_words(result)}. Run: {folder.path}",
         highlight=False,
         soft_wrap=True,
     )

@@ -46,7 +46,12 @@ def command(
     import dataclasses
     import shutil
 
-    from dirnet_convert.cli.training_progress import result_summary, score_words, training_observer
+    from dirnet_convert.cli.training_progress import (
+        kept_words,
+        result_summary,
+        score_words,
+        training_observer,
+    )
     from dirnet_convert.overrides import apply_overrides
     from dirnet_convert.training import new_pretrain_run, pretrain_run
 
@@ -99,7 +104,8 @@ def command(
         return
     state = "is trained already" if result.already_finished else "is trained"
     console.print(
-        f"The network {state}: {result.epochs} epochs, {score_words(result.scores)} on the test images.",
+        f"The network {state}: {result.epochs} epochs, {score_words(result.scores)} on the test images, "
+        f"{kept_words(result)}.",
         highlight=False,
         soft_wrap=True,
     )

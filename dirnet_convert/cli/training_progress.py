@@ -18,15 +18,22 @@ SMOOTHING = 0.05
 
 # What the scores of metrics.jsonl are called on the terminal.
 _SCORES = {
-    "test_top1_percent": "top-1",
-    "test_map50_percent": "mAP 50",
-    "test_map_percent": "mAP 50:95",
+    "top1_percent": "top-1",
+    "map50_percent": "mAP 50",
+    "map_percent": "mAP 50:95",
 }
 
 
 def score_words(scores: dict[str, float]) -> str:
-    """Return test scores as a person reads them, such as "top-1 91.20 %"."""
-    return ", ".join(f"{_SCORES[name]} {value:.2f} %" for name, value in scores.items())
+    """Return scores as a person reads them, such as "top-1 91.20 %"."""
+    return ", ".join(f"{_SCORES[name.partition('_')[2]]} {value:.2f} %" for name, value in scores.items())
+
+
+def kept_words(result: TrainResult) -> str:
+    """Return which epoch's weights a training left."""
+    if result.kept_epoch == result.epochs:
+        return "after the last epoch"
+    return f"with the weights of epoch {result.kept_epoch}, the best on the images held out"
 
 
 def result_summary(run: RunFolder, result: TrainResult) -> dict[str, object]:
@@ -34,6 +41,7 @@ def result_summary(run: RunFolder, result: TrainResult) -> dict[str, object]:
     return {
         "run": str(run.path),
         "epochs": result.epochs,
+        "kept_epoch": result.kept_epoch,
         **result.scores,
         "seconds": result.seconds,
         "already_finished": result.already_finished,
@@ -78,10 +86,12 @@ class TerminalObserver(SilentObserver):
 
     def finished_epoch(self, report: EpochReport) -> None:
         t = "" if report.t is None else f"  t {report.t:.3g}"
+        held_out = f"held out {score_words(report.held_out)}  " if report.held_out else ""
         self._progress.console.print(
             f"epoch {report.epoch}/{self._epochs}  loss {report.train_loss:.4f}  "
-            f"test {score_words(report.scores)}  lr {report.lr:.3g}{t}  "
-            f"{report.images_per_s:.0f} images/s  {report.seconds:.0f} s",
+            f"{held_out}test {score_words(report.scores)}  lr {report.lr:.3g}{t}  "
+            f"{report.images_per_s:.0f} images/s  {report.seconds:.0f} s, "
+            f"{report.data_wait_s:.0f} s of it for images",
             highlight=False,
             soft_wrap=True,
         )

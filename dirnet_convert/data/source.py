@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 import enum
 import functools
 from collections.abc import Iterator, Sequence
@@ -80,6 +81,7 @@ class ImageSource(abc.ABC):
             )
         self.info = info
         self._limits = limits
+        self._tested = Split.TEST
         self._mean = torch.tensor(info.mean).view(1, -1, 1, 1)
         self._std = torch.tensor(info.std).view(1, -1, 1, 1)
 
@@ -115,6 +117,27 @@ class ImageSource(abc.ABC):
     def test_size(self) -> int:
         """Number of test images in use."""
         return len(self._positions(Split.TEST, 0))
+
+    def hold_out(self, share: float, seed: int) -> tuple[ImageSource, ImageSource]:
+        """Part the training images: a source without ``share`` of them, and one whose test images they are.
+
+        The share is taken of each class, and is the same for the same ``seed``.
+
+        Raises:
+            UsageError: one of the parts would be empty.
+        """
+        held = set(self._by_class(Split.TRAIN, seed)[: round(share * self.train_size)])
+        kept = [position for position in self._used[Split.TRAIN] if position not in held]
+        if not held or not kept:
+            raise UsageError(
+                f"Of the {self.train_size} training images of data '{self.info.name}', a share of {share:g} "
+                f"leaves {len(kept)} to train with and {len(held)} to hold out; choose another share."
+            )
+        rest, chosen = copy.copy(self), copy.copy(self)
+        rest._used = {**self._used, Split.TRAIN: kept}
+        chosen._used = {**self._used, Split.TEST: sorted(held)}
+        chosen._tested = Split.TRAIN
+        return rest, chosen
 
     def steps_per_epoch(self, batch_size: int, limit: int = 0) -> int:
         """Return the number of whole training batches; raises UsageError where there is not one."""
@@ -155,7 +178,7 @@ class ImageSource(abc.ABC):
     def test_batches(self, batch_size: int, limit: int = 0) -> Iterator[Batch]:
         """Yield every test image once, in order, as (float32 (N, C, H, W), int64 (N,))."""
         positions = self._positions(Split.TEST, limit)
-        yield from self._plain_batches(Split.TEST, positions, batch_size)
+        yield from self._plain_batches(self._tested, positions, batch_size)
 
     def calibration_images(self, count: int, seed: int) -> Tensor:
         """Return up to ``count`` un-augmented training images (N, C, H, W), spread over the classes.
@@ -163,6 +186,11 @@ class ImageSource(abc.ABC):
         A data set that has only validation images lends those.
         """
         split = Split.TRAIN if self.train_size else Split.TEST
+        chosen = self._by_class(split, seed)[:count]
+        return torch.cat([images for images, _ in self._plain_batches(split, chosen, 64)])
+
+    def _by_class(self, split: Split, seed: int) -> list[int]:
+        """Return the positions of ``split`` in random order, one of each class in turn."""
         positions = self._positions(split, 0)
         labels = self._labels(split)[positions].tolist()
         order = torch.randperm(
@@ -173,8 +201,7 @@ class ImageSource(abc.ABC):
         for k in order:
             rounds.append((seen.get(labels[k], 0), len(rounds), positions[k]))
             seen[labels[k]] = seen.get(labels[k], 0) + 1
-        chosen = [position for _, _, position in sorted(rounds)[:count]]
-        return torch.cat([images for images, _ in self._plain_batches(split, chosen, 64)])
+        return [position for _, _, position in sorted(rounds)]
 
     def _plain_batches(self, split: Split, positions: Sequence[int], batch_size: int) -> Iterator[Batch]:
         batches = [positions[k : k + batch_size] for k in range(0, len(positions), batch_size)]

@@ -10,7 +10,7 @@ from torch import nn
 from dirnet_convert.data.source import ImageSource
 from dirnet_convert.errors import UsageError
 from dirnet_convert.evaluate_detection import check_evaluation
-from dirnet_convert.finetune.checkpoint import Checkpoint, read_checkpoint
+from dirnet_convert.finetune.checkpoint import Checkpoint, has_diverged, read_checkpoint
 from dirnet_convert.finetune.detection import check_detection
 from dirnet_convert.finetune.losses import Objective
 from dirnet_convert.finetune.optimizer import check_optimizer
@@ -59,10 +59,12 @@ class TrainJob:
 class TrainResult:
     """The end of a training; ``already_finished`` where there was nothing left to do.
 
-    ``scores`` are those of the last epoch on the test images, by their names in metrics.jsonl.
+    ``kept_epoch`` is the one whose weights stay, the last or that which held-out images chose; ``scores`` are
+    its own on the test images, by their names in metrics.jsonl.
     """
 
     epochs: int
+    kept_epoch: int
     scores: dict[str, float]
     seconds: float
     already_finished: bool
@@ -99,13 +101,15 @@ def accept_job(job: TrainJob) -> Checkpoint | None:
     check_options(job)
     saved = read_checkpoint(job.run)
     if saved is not None:
-        _check_identity(job.identity(), saved.identity)
+        # What ran away may go on from its last good step by other steps than those that led there.
+        free = {f"{job.section}.lr", f"{job.section}.clip_grad_norm"} if has_diverged(job.run) else set()
+        _check_identity(job.identity(), saved.identity, free)
     return saved
 
 
-def _check_identity(wanted: dict[str, Any], begun: dict[str, Any]) -> None:
+def _check_identity(wanted: dict[str, Any], begun: dict[str, Any], free: set[str]) -> None:
     # An option that the checkpoint lacks came with a later version, whose default is what was done before.
-    for name in sorted(wanted.keys() & begun.keys()):
+    for name in sorted((wanted.keys() & begun.keys()) - free):
         if wanted[name] != begun[name]:
             raise UsageError(
                 f"This run's training began with {name} = {begun[name]}, not {wanted[name]}; go on "

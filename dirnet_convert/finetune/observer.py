@@ -22,7 +22,8 @@ class EpochReport:
     """One epoch done: a line of metrics.jsonl; losses are means over the epoch, parts as yet unweighed.
 
     ``losses`` has each part of the loss by its name, ``scores`` what was measured on the test images, the one
-    that counts first.
+    that counts first, ``held_out`` the same on training images held out, if any. Of ``seconds`` the training
+    waited ``data_wait_s`` for images.
     """
 
     epoch: int
@@ -30,9 +31,11 @@ class EpochReport:
     train_loss: float
     losses: dict[str, float]
     scores: dict[str, float]
+    held_out: dict[str, float]
     lr: float
     t: float | None
     images_per_s: float
+    data_wait_s: float
     seconds: float
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dirnet_convert.data.boxes import Target
+from dirnet_convert.data.source import ImageSource
 from dirnet_convert.evaluate import evaluate, module_predictor
 from dirnet_convert.evaluate_detection import evaluate_detector
 from dirnet_convert.finetune.detection import DetectionStep, set_region_samples
@@ -21,7 +22,8 @@ from dirnet_convert.recipe import Task
 
 
 class TrainTask(abc.ABC):
-    """One job's task; ``part_names`` are its losses', ``score_names`` its test scores' names."""
+    """One job's task; ``part_names`` are its losses', ``score_names`` its scores' names, the one that counts
+    first."""
 
     part_names: tuple[str, ...]
     score_names: tuple[str, ...]
@@ -42,15 +44,17 @@ class TrainTask(abc.ABC):
         """Return what shows ``student``'s binary layers their inputs, given images."""
 
     @abc.abstractmethod
-    def scores(self, network: nn.Module, device: str, on_images: Callable[[int], None]) -> dict[str, float]:
-        """Measure ``network`` on the test images."""
+    def scores(
+        self, network: nn.Module, data: ImageSource, device: str, on_images: Callable[[int], None]
+    ) -> dict[str, float]:
+        """Measure ``network`` on the test images of ``data``."""
 
 
 class ClassificationTask(TrainTask):
     """Images and one label each; the score is top-1 accuracy."""
 
     part_names = PART_NAMES
-    score_names = ("test_top1_percent",)
+    score_names = ("top1_percent",)
 
     def step(self, note: Callable[[str], None]) -> StepFunction:
         job = self._job
@@ -64,16 +68,18 @@ class ClassificationTask(TrainTask):
     def observed(self, student: nn.Module) -> nn.Module:
         return student
 
-    def scores(self, network: nn.Module, device: str, on_images: Callable[[int], None]) -> dict[str, float]:
+    def scores(
+        self, network: nn.Module, data: ImageSource, device: str, on_images: Callable[[int], None]
+    ) -> dict[str, float]:
         with module_predictor(network, device) as predict:
-            accuracy = evaluate(predict, self._job.data, self._job.options.batch_size, on_images=on_images)
-        return {"test_top1_percent": accuracy.top1_percent}
+            accuracy = evaluate(predict, data, self._job.options.batch_size, on_images=on_images)
+        return {"top1_percent": accuracy.top1_percent}
 
 
 class DetectionTask(TrainTask):
     """Images and boxes; the detector's own losses, and mean average precision as the score."""
 
-    score_names = ("test_map50_percent", "test_map_percent")
+    score_names = ("map50_percent", "map_percent")
 
     def __init__(self, job: TrainJob) -> None:
         super().__init__(job)
@@ -93,10 +99,12 @@ class DetectionTask(TrainTask):
     def observed(self, student: nn.Module) -> nn.Module:
         return FeatureForward(student)
 
-    def scores(self, network: nn.Module, device: str, on_images: Callable[[int], None]) -> dict[str, float]:
+    def scores(
+        self, network: nn.Module, data: ImageSource, device: str, on_images: Callable[[int], None]
+    ) -> dict[str, float]:
         with module_predictor(network, device) as predict:
-            found = evaluate_detector(predict, self._job.data, self._job.options.batch_size, 0, on_images)
-        return {"test_map50_percent": found.map50_percent, "test_map_percent": found.map_percent}
+            found = evaluate_detector(predict, data, self._job.options.batch_size, 0, on_images)
+        return {"map50_percent": found.map50_percent, "map_percent": found.map_percent}
 
 
 def task_of(job: TrainJob) -> TrainTask:
