@@ -9,6 +9,7 @@ import torch
 
 from dirnet_convert.convert.new_run import check_output, check_task, describe_run, keep_source, run_name
 from dirnet_convert.convert.rebuild import example_image, load_fp32_run, load_run, save_state
+from dirnet_convert.convert.representations import with_representations
 from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import ImageSource
 from dirnet_convert.errors import UsageError
@@ -48,6 +49,8 @@ def finetune_run(
             "The sections model and convert were decided when the run was converted; convert anew for others."
         )
     network = load_run(run)
+    if recipe.distill.representations and config.task is not Task.DETECTION:
+        network = with_representations(network, recipe.distill.representations)
     set_estimators(network.student, recipe.estimator)
     job = TrainJob(
         run=run,

@@ -24,6 +24,10 @@ RestartOption = Annotated[
     bool, typer.Option("--restart", help="Begin a new training from the run's present weights.")
 ]
 
+TensorBoardOption = Annotated[
+    bool, typer.Option("--tensorboard", help="Write curves for TensorBoard into the run's tensorboard/.")
+]
+
 
 def command(
     run: RunOption = None,
@@ -32,6 +36,7 @@ def command(
     set_: SetOption = None,
     restart: RestartOption = False,
     download: DownloadOption = False,
+    tensorboard: TensorBoardOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train the binarized network of a run; stopped by Ctrl-C or a crash, the same command goes on.
@@ -60,7 +65,8 @@ def command(
         recipe = dataclasses.replace(
             recipe, data=dataclasses.replace(recipe.data, dir=lasting_path(data_dir))
         )
-    with training_observer(console, quiet=json) as observer:
+    curves = folder.tensorboard_dir if tensorboard else None
+    with training_observer(console, quiet=json, curves=curves) as observer:
         result = finetune_run(folder, recipe, restart=restart, download=download, observer=observer)
     if json:
         print_json(result_summary(folder, result))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dirnet_convert.cli.finetune import EpochsOption, RestartOption
+from dirnet_convert.cli.finetune import EpochsOption, RestartOption, TensorBoardOption
 from dirnet_convert.cli.options import (
     DataDirOption,
     DataOption,
@@ -36,6 +36,7 @@ def command(
     out: OutOption = None,
     restart: RestartOption = False,
     download: DownloadOption = False,
+    tensorboard: TensorBoardOption = False,
     seed: SeedOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -90,7 +91,8 @@ def command(
     if not json:
         console.print(f"Run: {folder.path}", highlight=False, soft_wrap=True)
     try:
-        with training_observer(console, quiet=json) as observer:
+        curves = folder.tensorboard_dir if tensorboard else None
+        with training_observer(console, quiet=json, curves=curves) as observer:
             result = pretrain_run(folder, chosen, restart=restart, download=download, observer=observer)
     except UsageError:
         # Refused before the first step: an untrained run must not stay behind as the newest one.

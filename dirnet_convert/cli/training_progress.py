@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dirnet_convert.finetune.job import TrainResult
-from dirnet_convert.finetune.observer import EpochReport, SilentObserver, StepReport, TrainObserver
+from dirnet_convert.finetune.observer import EpochReport, Observers, SilentObserver, StepReport, TrainObserver
+from dirnet_convert.finetune.tensorboard import TensorBoardObserver
 from dirnet_convert.run import RunFolder
 
 # The share of the last loss in the one that is shown, so that it can be read.
@@ -101,11 +103,25 @@ class TerminalObserver(SilentObserver):
 
 
 @contextlib.contextmanager
-def training_observer(console: Console, quiet: bool) -> Iterator[TrainObserver]:
-    """Yield what watches a training: a progress bar on ``console``, or nothing where ``quiet``."""
-    if quiet:
-        yield SilentObserver()
-        return
+def training_observer(console: Console, quiet: bool, curves: Path | None = None) -> Iterator[TrainObserver]:
+    """Yield what watches a training: a progress bar on ``console``, or nothing where ``quiet``.
+
+    TensorBoard's files are written below ``curves``, if given.
+
+    Raises:
+        UsageError: they are wanted, and tensorboard is not installed.
+    """
+    with contextlib.ExitStack() as stack:
+        observers: list[TrainObserver] = []
+        if curves is not None:
+            observers.append(stack.enter_context(contextlib.closing(TensorBoardObserver(curves))))
+        if not quiet:
+            progress = stack.enter_context(_progress(console))
+            observers.append(TerminalObserver(progress))
+        yield Observers(*observers)
+
+
+def _progress(console: Console) -> Progress:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -114,5 +130,4 @@ def training_observer(console: Console, quiet: bool) -> Iterator[TrainObserver]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield TerminalObserver(progress)
+    return Progress(*columns, console=console, transient=True)

@@ -19,7 +19,13 @@ from dirnet_convert.finetune.job import TrainJob, TrainResult, accept_job
 from dirnet_convert.finetune.metrics import append_line, keep_lines, read_lines, scores_of
 from dirnet_convert.finetune.observer import EpochReport, SilentObserver, StepReport, TrainObserver
 from dirnet_convert.finetune.random_states import put_random_states, take_random_states
-from dirnet_convert.finetune.schedule import observe_distributions, set_estimator_progress
+from dirnet_convert.finetune.schedule import (
+    clip_weights,
+    observe_distributions,
+    part_progress,
+    receiving_shares,
+    set_estimator_progress,
+)
 from dirnet_convert.finetune.selection import better, part_training_images
 from dirnet_convert.finetune.state import TrainState
 from dirnet_convert.finetune.step import StepFunction
@@ -75,8 +81,8 @@ def train(job: TrainJob, observer: TrainObserver | None = None) -> TrainResult:
         with deferred_interrupt() as interrupt:
             training = _Training(job, task, state, step, held_out, observer, interrupt)
             while state.step < state.total_steps:
-                _train_epoch(training)
-                _finish_epoch(training)
+                last_images = _train_epoch(training)
+                _finish_epoch(training, last_images)
                 if interrupt.is_set and state.step < state.total_steps:
                     raise _stopped(state)
     except DivergedError as error:
@@ -95,8 +101,8 @@ def _step_function(
     return task.step(observer.note)
 
 
-def _train_epoch(training: _Training) -> None:
-    """Run the steps that are left of the epoch at ``state.step``."""
+def _train_epoch(training: _Training) -> torch.Tensor:
+    """Run the steps that are left of the epoch at ``state.step``; return the last one's images."""
     job, state, options = training.job, training.state, training.job.options
     epoch, first = divmod(state.step, state.steps_per_epoch)
     seconds_before, waited_before, begun = state.sums.seconds, state.sums.data_wait_s, time.perf_counter()
@@ -105,7 +111,8 @@ def _train_epoch(training: _Training) -> None:
         job.data.train_batches(options.batch_size, options.augment, job.seed, epoch, start_batch=first)
     )
     for images, labels in batches:
-        loss = _one_step(training, images.to(state.device), training.task.moved(labels, state.device))
+        images = images.to(state.device)
+        loss = _one_step(training, images, training.task.moved(labels, state.device))
         now = time.perf_counter()
         state.sums.seconds = seconds_before + now - begun
         state.sums.data_wait_s = waited_before + batches.seconds
@@ -117,6 +124,7 @@ def _train_epoch(training: _Training) -> None:
         if now - written > 60.0 * options.checkpoint_minutes and state.step % state.steps_per_epoch:
             state.save()
             written = time.perf_counter()
+    return images
 
 
 def _stopped(state: TrainState) -> StoppedError:
@@ -131,7 +139,7 @@ def _one_step(training: _Training, images: torch.Tensor, labels: Any) -> float:
     if job.estimator is not None:
         if state.step % job.estimator.quantile_steps == 0:
             observe_distributions(task.observed(state.student), images)
-        set_estimator_progress(state.student, state.step / state.total_steps)
+        set_estimator_progress(state.student, state.step, state.first_part_steps, state.total_steps)
     random = take_random_states(state.device)
     total, parts = training.step(images, labels)
     # One read of everything: on an accelerator each would wait for it.
@@ -152,6 +160,8 @@ def _one_step(training: _Training, images: torch.Tensor, labels: Any) -> float:
             state.student.parameters(), job.options.clip_grad_norm, norm.nan_to_num(0.0, 0.0, 0.0)
         )
     state.optimizer.step()
+    if job.estimator is not None:
+        clip_weights(state.student, job.estimator, state.step / state.total_steps)
     state.step += 1
     if state.average is not None:
         state.average.update(state.student, step=state.step)
@@ -159,7 +169,7 @@ def _one_step(training: _Training, images: torch.Tensor, labels: Any) -> float:
     return loss
 
 
-def _finish_epoch(training: _Training) -> None:
+def _finish_epoch(training: _Training, last_images: torch.Tensor) -> None:
     """Measure, then write the epoch's line, the weights and a checkpoint."""
     job, task, state = training.job, training.task, training.state
     state.check_finite()
@@ -168,7 +178,7 @@ def _finish_epoch(training: _Training) -> None:
     scores = task.scores(state.evaluated, job.data, kind, hear)
     state.best = better(state.best, epoch, held)
     sums = state.sums
-    fraction = (state.step - 1) / state.total_steps
+    fraction = part_progress(state.step - 1, state.first_part_steps, state.total_steps)
     report = EpochReport(
         epoch=epoch,
         step=state.step,
@@ -181,6 +191,9 @@ def _finish_epoch(training: _Training) -> None:
         images_per_s=sums.images / sums.seconds,
         data_wait_s=sums.data_wait_s,
         seconds=sums.seconds,
+        receiving=()
+        if job.estimator is None
+        else receiving_shares(state.student, task.observed(state.student), last_images),
     )
     state.sums = EpochSums()
     append_line(job.run.metrics_path, report, job.section)

@@ -18,13 +18,16 @@ from dirnet_convert.finetune.checkpoint import read_checkpoint
 from dirnet_convert.finetune.loop import train
 from dirnet_convert.finetune.observer import EpochReport, SilentObserver, StepReport
 from dirnet_convert.recipe import (
+    Attention,
     AugmentKind,
+    Distance,
     DistillOptions,
     EstimatorKind,
     EstimatorOptions,
     Precision,
     ScheduleKind,
     TrainOptions,
+    WeightClip,
 )
 from dirnet_convert.run import Stage
 
@@ -67,7 +70,10 @@ def test_learns_and_records(tiny: ModuleType, tmp_path: Path) -> None:
         assert row["stage"] == "finetune" and row["images_per_s"] > 0 and row["lr"] >= 0
         weighed = row["label_loss"] + 0.5 * row["logit_loss"] + 0.5 * row["rbd_loss"]
         assert row["train_loss"] == pytest.approx(weighed, rel=1e-5)
+        assert [layer["name"] for layer in row["receiving"]] == ["conv1", "conv2"]
+        assert all(0 <= layer[kind] <= 1 for layer in row["receiving"] for kind in ("weights", "inputs"))
     assert rows[-1]["t"] == pytest.approx(10.0, rel=0.15)
+    assert rows[-1]["receiving"][0]["weights"] < rows[0]["receiving"][0]["weights"]
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9])
@@ -131,6 +137,15 @@ CHANGES = {
     "epsilon": {"estimator": {"epsilon": 0.4}},
     "quantile_steps": {"estimator": {"quantile_steps": 1}},
     "gradual_weights": {"estimator": {"gradual_weights": 0.0}},
+    "attention": {"distill": {"attention": Attention.MEAN_ABS}},
+    "distance": {"distill": {"distance": Distance.COSINE}},
+    "reste": {"estimator": {"weights": EstimatorKind.RESTE}},
+    "input_t_min": {"estimator": {"input_t_min": 0.5}},
+    "input_t_max": {"estimator": {"input_t_max": 2.0}},
+    "input_epsilon": {"estimator": {"input_epsilon": 0.4}},
+    "inputs_first": {"options": {"inputs_first": 0.4}},
+    "clip_bound": {"estimator": {"clip": WeightClip.BOUND, "clip_bound": 0.05}},
+    "clip_tau": {"estimator": {"clip": WeightClip.QUANTILE}},
     "gradual_inputs": {"estimator": {"gradual_inputs": 0.5}},
     "precision": {"options": {"precision": Precision.BFLOAT16}},
     "seed": {"seed": 6},
