@@ -151,3 +151,15 @@ def test_an_old_encoding_gets_question_marks() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert b"digits-resnet20" in done.stdout
+
+
+def test_report_is_a_page_beside_the_run(dirnet: Invoke, converted: Path, tmp_path: Path) -> None:
+    read = dirnet("report", "--run", converted)
+    assert read.exit_code == 0 and str(converted / "report.html") in "".join(read.output.split("\n"))
+    page = (converted / "report.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and "<h2>Plan</h2>" in page
+    made = dirnet("report", "--run", converted, "--out", tmp_path / "page.html", "--json")
+    assert json.loads(made.stdout)["epochs"] == 0
+    assert (tmp_path / "page.html").read_text() == page
+    refused = dirnet("report", "--run", converted, "--out", tmp_path)
+    assert refused.exit_code == 2 and "is a folder" in refused.output
