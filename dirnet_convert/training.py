@@ -17,6 +17,7 @@ from dirnet_convert.finetune.checkpoint import drop_checkpoint
 from dirnet_convert.finetune.job import TrainJob, TrainResult, accept_job, check_options
 from dirnet_convert.finetune.loop import train
 from dirnet_convert.finetune.observer import TrainObserver
+from dirnet_convert.finetune.ranks import Ranks, one_process
 from dirnet_convert.finetune.schedule import set_estimators
 from dirnet_convert.finetune.selection import part_training_images
 from dirnet_convert.models.catalog import ModelEntry, Origin, find_model, load_for_training
@@ -32,11 +33,12 @@ def finetune_run(
     restart: bool = False,
     download: bool = False,
     observer: TrainObserver | None = None,
+    ranks: Ranks | None = None,
 ) -> TrainResult:
     """Train the binarized network of ``run`` with its FP32 network as the teacher, going on where it stopped.
 
     ``recipe`` (the run's own, if absent) says how; it is kept in the run. ``restart`` begins a new training
-    from the present weights.
+    from the present weights. Of several processes each calls this with its own ``ranks``.
 
     Raises:
         UsageError: the recipe differs in what was decided at the conversion, or cannot be trained with.
@@ -63,6 +65,7 @@ def finetune_run(
         distill=recipe.distill,
         estimator=recipe.estimator,
         seed=recipe.seed,
+        ranks=ranks or one_process(),
     )
     return _train(job, dataclasses.replace(config, recipe=recipe), restart, observer)
 
@@ -74,6 +77,7 @@ def pretrain_run(
     restart: bool = False,
     download: bool = False,
     observer: TrainObserver | None = None,
+    ranks: Ranks | None = None,
 ) -> TrainResult:
     """Train the FP32 network of ``run``, made by ``new_pretrain_run``, going on where it stopped.
 
@@ -102,6 +106,7 @@ def pretrain_run(
         distill=DistillOptions(label_weight=1.0, logit_weight=0.0, rbd_weight=0.0),
         estimator=None,
         seed=recipe.seed,
+        ranks=ranks or one_process(),
     )
     return _train(job, dataclasses.replace(config, recipe=recipe), restart, observer)
 
@@ -130,13 +135,16 @@ def new_pretrain_run(recipe: Recipe, out: Path | None = None, download: bool = F
 def _train(job: TrainJob, config: RunConfig, restart: bool, observer: TrainObserver | None) -> TrainResult:
     parted, _ = part_training_images(job)
     check_options(parted)
-    if restart:
+    if restart and job.ranks.is_first:
         drop_checkpoint(job.run)
+    job.ranks.wait()
     accept_job(parted)
     # The recipe is kept before the first step, so that a plain command goes on with the same one.
-    job.run.write_config(config)
+    if job.ranks.is_first:
+        job.run.write_config(config)
     result = train(job, observer)
-    job.run.write_config(dataclasses.replace(config, stage=job.stage))
+    if job.ranks.is_first:
+        job.run.write_config(dataclasses.replace(config, stage=job.stage))
     return result
 
 

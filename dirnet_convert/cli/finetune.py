@@ -41,7 +41,8 @@ def command(
 ) -> None:
     """Train the binarized network of a run; stopped by Ctrl-C or a crash, the same command goes on.
 
-    A finished training goes on, too, where --epochs asks for more: the schedules are stretched.
+    A finished training goes on, too, where --epochs asks for more: the schedules are stretched. Started by
+    torchrun, its processes train together, with finetune.batch_size images each in a step.
 
     Example: `dirnet finetune --epochs 12 --set finetune.lr=0.05`
     """
@@ -53,6 +54,7 @@ def command(
         score_words,
         training_observer,
     )
+    from dirnet_convert.finetune.ranks import open_ranks
     from dirnet_convert.overrides import apply_overrides
     from dirnet_convert.run import open_run
     from dirnet_convert.training import finetune_run
@@ -65,9 +67,14 @@ def command(
         recipe = dataclasses.replace(
             recipe, data=dataclasses.replace(recipe.data, dir=lasting_path(data_dir))
         )
-    curves = folder.tensorboard_dir if tensorboard else None
-    with training_observer(console, quiet=json, curves=curves) as observer:
-        result = finetune_run(folder, recipe, restart=restart, download=download, observer=observer)
+    with open_ranks() as ranks:
+        curves = folder.tensorboard_dir if tensorboard and ranks.is_first else None
+        with training_observer(console, quiet=json or not ranks.is_first, curves=curves) as observer:
+            result = finetune_run(
+                folder, recipe, restart=restart, download=download, observer=observer, ranks=ranks
+            )
+        if not ranks.is_first:
+            return
     if json:
         print_json(result_summary(folder, result))
         return

@@ -55,6 +55,17 @@ class Limits:
     test: int = 0
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One of ``count`` equal parts, from 0: of each training batch, or of the test images."""
+
+    index: int = 0
+    count: int = 1
+
+
+WHOLE = Shard()
+
+
 def mixed_seed(*parts: int) -> int:
     """Return a 63-bit seed that differs wherever one of ``parts`` (any integers) differs."""
     return int(np.random.SeedSequence([part % 2**64 for part in parts]).generate_state(1, np.uint64)[0]) >> 1
@@ -118,6 +129,15 @@ class ImageSource(abc.ABC):
         """Number of test images in use."""
         return len(self._positions(Split.TEST, 0))
 
+    def test_share(self, shard: Shard) -> ImageSource:
+        """Return a source with every ``shard.count``-th test image only; all where there are not so many."""
+        if self.test_size < shard.count:
+            return self
+        part = copy.copy(self)
+        used = self._used[Split.TEST][shard.index :: shard.count]
+        part._used = {**self._used, Split.TEST: used}
+        return part
+
     def hold_out(self, share: float, seed: int) -> tuple[ImageSource, ImageSource]:
         """Part the training images: a source without ``share`` of them, and one whose test images they are.
 
@@ -157,22 +177,27 @@ class ImageSource(abc.ABC):
         epoch: int,
         start_batch: int = 0,
         limit: int = 0,
+        shard: Shard = WHOLE,
     ) -> Iterator[Batch]:
         """Yield shuffled, augmented (float32 (N, C, H, W), int64 (N,)) in whole batches.
 
         The batches depend on ``seed``, ``epoch`` and the batch's number alone: a run resumed at
-        ``start_batch`` sees what a run that never stopped sees, and nothing before it is decoded.
+        ``start_batch`` sees what a run that never stopped sees, and nothing before it is decoded. The
+        batches of a shard's parts are together those of the whole with a batch ``count`` times as large.
 
         Raises:
             UsageError: there are fewer images than one batch holds.
         """
-        steps = self.steps_per_epoch(batch_size, limit)
+        whole = batch_size * shard.count
+        steps = self.steps_per_epoch(whole, limit)
         positions = self._positions(Split.TRAIN, limit)
         epoch_seed = mixed_seed(seed, epoch)
         order = torch.randperm(len(positions), generator=torch.Generator().manual_seed(epoch_seed)).tolist()
         shuffled = [positions[k] for k in order]
-        batches = [shuffled[k * batch_size : (k + 1) * batch_size] for k in range(start_batch, steps)]
-        for images, labels in self._raw_batches(Split.TRAIN, batches, augment, epoch_seed, start_batch):
+        begins = [k * whole + shard.index * batch_size for k in range(start_batch, steps)]
+        batches = [shuffled[begin : begin + batch_size] for begin in begins]
+        part_seed = mixed_seed(epoch_seed, shard.index) if shard.index else epoch_seed
+        for images, labels in self._raw_batches(Split.TRAIN, batches, augment, part_seed, start_batch):
             yield self._normalize(images), labels
 
     def test_batches(self, batch_size: int, limit: int = 0) -> Iterator[Batch]:

@@ -51,7 +51,7 @@ class Checkpoint:
 
     ``identity`` holds the options that a resumed training must share; ``lines`` is the length of
     metrics.jsonl. ``student`` has the estimators' states too, in its buffers. ``best`` is there where
-    held-out images choose the weights.
+    held-out images choose the weights; ``other_random`` has the states of the processes behind the first.
     """
 
     identity: dict[str, Any]
@@ -64,6 +64,7 @@ class Checkpoint:
     cpu_random: Tensor
     cuda_random: list[Tensor]
     best: Best | None = None
+    other_random: list[dict[str, Any]] = field(default_factory=list)
 
 
 def checkpoint_path(run: RunFolder) -> Path:

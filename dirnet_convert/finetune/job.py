@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -14,6 +14,7 @@ from dirnet_convert.finetune.checkpoint import Checkpoint, has_diverged, read_ch
 from dirnet_convert.finetune.detection import check_detection
 from dirnet_convert.finetune.losses import Objective
 from dirnet_convert.finetune.optimizer import check_optimizer
+from dirnet_convert.finetune.ranks import Ranks, one_process
 from dirnet_convert.ranges import check_distill, check_estimator, check_training
 from dirnet_convert.recipe import DistillOptions, EstimatorOptions, Task, TrainOptions, to_dict
 from dirnet_convert.run import RunFolder, Stage
@@ -26,7 +27,8 @@ class TrainJob:
     ``student`` maps images to logits; ``student_forward`` shares its parameters and returns logits, or
     (logits, representations) as ``teacher_forward`` does. A detector's ``student_forward`` takes targets,
     too, and returns (losses by name, representations). ``estimator`` is None where nothing is binary.
-    ``stage`` is what the run has reached when it is done.
+    ``stage`` is what the run has reached when it is done. ``options.batch_size`` is the batch of each of
+    ``ranks``.
     """
 
     run: RunFolder
@@ -39,6 +41,7 @@ class TrainJob:
     distill: DistillOptions
     estimator: EstimatorOptions | None
     seed: int
+    ranks: Ranks = field(default_factory=one_process)
 
     @property
     def section(self) -> str:
@@ -52,7 +55,8 @@ class TrainJob:
         values |= {f"distill.{k}": v for k, v in to_dict(self.distill).items()}
         if self.estimator is not None:
             values |= {f"estimator.{k}": v for k, v in to_dict(self.estimator).items()}
-        return values | {"seed": self.seed, "the number of training images": self.data.train_size}
+        values |= {"seed": self.seed, "the number of training images": self.data.train_size}
+        return values | {"the number of processes": self.ranks.count}
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def check_options(job: TrainJob) -> None:
     """
     check_training(job.options, job.section)
     check_optimizer(job.options)
-    job.data.steps_per_epoch(job.options.batch_size)
+    job.data.steps_per_epoch(job.options.batch_size * job.ranks.count)
     check_distill(job.distill)
     _check_teacher(job)
     if job.estimator is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dirnet_convert.binarize.ede import scheduled_t
-from dirnet_convert.data.source import ImageSource
+from dirnet_convert.data.source import ImageSource, mixed_seed
 from dirnet_convert.data.timed import Timed
 from dirnet_convert.finetune.checkpoint import EpochSums, mark_diverged, remove_leftovers
 from dirnet_convert.finetune.divergence import DivergedError, broken_gradient, broken_layer, gradient_norm
@@ -60,19 +60,21 @@ def train(job: TrainJob, observer: TrainObserver | None = None) -> TrainResult:
     observer = observer or SilentObserver()
     job, held_out = part_training_images(job)
     saved = accept_job(job)
-    remove_leftovers(job.run)
     task = task_of(job)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    state = TrainState(job, device)
+    state = TrainState(job)
     if saved is None:
-        torch.manual_seed(job.seed)
+        # Each process draws its own random numbers, the first one those of a training in one process.
+        torch.manual_seed(mixed_seed(job.seed, job.ranks.rank) if job.ranks.rank else job.seed)
         state.lines = len(read_lines(job.run.metrics_path))
     else:
         state.restore(saved)
-    keep_lines(job.run.metrics_path, state.lines)
+    job.ranks.wait()
+    if job.ranks.is_first:
+        remove_leftovers(job.run)
+        keep_lines(job.run.metrics_path, state.lines)
     if state.step >= state.total_steps:
         return _result(job, task, state, 0.0, already_finished=True)
-    step = _step_function(job, task, device, observer)
+    step = _step_function(job, task, observer)
     for sentence in job.data.notes:
         observer.note(sentence)
     started = time.perf_counter()
@@ -83,17 +85,17 @@ def train(job: TrainJob, observer: TrainObserver | None = None) -> TrainResult:
             while state.step < state.total_steps:
                 last_images = _train_epoch(training)
                 _finish_epoch(training, last_images)
-                if interrupt.is_set and state.step < state.total_steps:
+                if job.ranks.any(interrupt.is_set)[0] and state.step < state.total_steps:
                     raise _stopped(state)
     except DivergedError as error:
-        mark_diverged(job.run, str(error))
+        if job.ranks.is_first:
+            mark_diverged(job.run, str(error))
         raise
     return _result(job, task, state, time.perf_counter() - started, already_finished=False)
 
 
-def _step_function(
-    job: TrainJob, task: TrainTask, device: torch.device, observer: TrainObserver
-) -> StepFunction:
+def _step_function(job: TrainJob, task: TrainTask, observer: TrainObserver) -> StepFunction:
+    device = job.ranks.device
     job.student_forward.to(device).train()
     job.student.train()
     if job.teacher_forward is not None:
@@ -108,7 +110,9 @@ def _train_epoch(training: _Training) -> torch.Tensor:
     seconds_before, waited_before, begun = state.sums.seconds, state.sums.data_wait_s, time.perf_counter()
     written = begun
     batches = Timed(
-        job.data.train_batches(options.batch_size, options.augment, job.seed, epoch, start_batch=first)
+        job.data.train_batches(
+            options.batch_size, options.augment, job.seed, epoch, start_batch=first, shard=job.ranks.shard
+        )
     )
     for images, labels in batches:
         images = images.to(state.device)
@@ -116,14 +120,18 @@ def _train_epoch(training: _Training) -> torch.Tensor:
         now = time.perf_counter()
         state.sums.seconds = seconds_before + now - begun
         state.sums.data_wait_s = waited_before + batches.seconds
-        training.observer.stepped(StepReport(state.step, state.total_steps, epoch + 1, loss, len(images)))
+        count = len(images) * job.ranks.count
+        training.observer.stepped(StepReport(state.step, state.total_steps, epoch + 1, loss, count))
         # After an epoch's last step the epoch is finished first: a checkpoint in between would skip its end.
-        if training.interrupt.is_set and state.step % state.steps_per_epoch:
-            state.save()
-            raise _stopped(state)
-        if now - written > 60.0 * options.checkpoint_minutes and state.step % state.steps_per_epoch:
+        if state.step % state.steps_per_epoch == 0:
+            continue
+        due = now - written > 60.0 * options.checkpoint_minutes
+        stop, due = job.ranks.any(training.interrupt.is_set, due and job.ranks.is_first)
+        if stop or due:
             state.save()
             written = time.perf_counter()
+        if stop:
+            raise _stopped(state)
     return images
 
 
@@ -143,14 +151,16 @@ def _one_step(training: _Training, images: torch.Tensor, labels: Any) -> float:
     random = take_random_states(state.device)
     total, parts = training.step(images, labels)
     # One read of everything: on an accelerator each would wait for it.
-    read = torch.cat([total.detach().view(1), parts, state.gradient_norm.view(1)]).tolist()
-    loss, *values, last_norm = read
+    read = torch.cat([total.detach().view(1), parts, state.gradient_norm.view(1)])
+    loss, *values, last_norm = job.ranks.mean(read).tolist()
     if not math.isfinite(last_norm):
         raise state.diverged(state.step, broken_gradient(state.student))
     if not math.isfinite(loss):
         put_random_states(random, state.device)
         where = broken_layer(lambda: training.step(images, labels), images, job.student, job.teacher_forward)
-        raise state.diverged(state.step + 1, f"the loss is {loss}, {where}")
+        own = "" if bool(torch.isfinite(total)) else f"the loss is {total.item()}, {where}"
+        what = next(text for text in job.ranks.gathered(own) if text)
+        raise state.diverged(state.step + 1, what)
     state.optimizer.zero_grad(set_to_none=True)
     total.backward()
     state.gradient_norm = norm = gradient_norm(state.student)
@@ -165,7 +175,7 @@ def _one_step(training: _Training, images: torch.Tensor, labels: Any) -> float:
     state.step += 1
     if state.average is not None:
         state.average.update(state.student, step=state.step)
-    state.sums.add(len(images), loss, values)
+    state.sums.add(len(images) * job.ranks.count, loss, values)
     return loss
 
 
@@ -173,9 +183,10 @@ def _finish_epoch(training: _Training, last_images: torch.Tensor) -> None:
     """Measure, then write the epoch's line, the weights and a checkpoint."""
     job, task, state = training.job, training.task, training.state
     state.check_finite()
-    epoch, kind, hear = state.step // state.steps_per_epoch, state.device.type, training.observer.evaluated
-    held = {} if training.held_out is None else task.scores(state.evaluated, training.held_out, kind, hear)
-    scores = task.scores(state.evaluated, job.data, kind, hear)
+    epoch, hear = state.step // state.steps_per_epoch, training.observer.evaluated
+    job.ranks.copy_first(state.evaluated)
+    held = {} if training.held_out is None else task.scores(state.evaluated, training.held_out, hear)
+    scores = task.scores(state.evaluated, job.data, hear)
     state.best = better(state.best, epoch, held)
     sums = state.sums
     fraction = part_progress(state.step - 1, state.first_part_steps, state.total_steps)
@@ -196,9 +207,10 @@ def _finish_epoch(training: _Training, last_images: torch.Tensor) -> None:
         else receiving_shares(state.student, task.observed(state.student), last_images),
     )
     state.sums = EpochSums()
-    append_line(job.run.metrics_path, report, job.section)
     state.lines += 1
-    if state.best is None or state.best.epoch == epoch:
+    if job.ranks.is_first:
+        append_line(job.run.metrics_path, report, job.section)
+    if job.ranks.is_first and (state.best is None or state.best.epoch == epoch):
         save_tensors(state.evaluated.state_dict(), job.run.model_path)
     # Last, so that a crash before it repeats the epoch's end and cuts its line off again.
     state.save()
@@ -208,6 +220,7 @@ def _finish_epoch(training: _Training, last_images: torch.Tensor) -> None:
 def _result(
     job: TrainJob, task: TrainTask, state: TrainState, seconds: float, *, already_finished: bool
 ) -> TrainResult:
+    job.ranks.wait()
     epochs = state.step // state.steps_per_epoch
     kept = epochs if state.best is None else state.best.epoch
     names = tuple(f"test_{name}" for name in task.score_names)

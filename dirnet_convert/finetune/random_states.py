@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,10 @@ class RandomStates:
 
     cpu: Tensor
     cuda: list[Tensor]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the states as plain values of tensors."""
+        return {"cpu": self.cpu, "cuda": self.cuda}
 
 
 def take_random_states(device: torch.device) -> RandomStates:

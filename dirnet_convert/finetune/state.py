@@ -19,12 +19,12 @@ class TrainState:
     Each epoch is ``steps_per_epoch`` steps long, so ``step`` alone says which epoch and batch come next.
     """
 
-    def __init__(self, job: TrainJob, device: torch.device) -> None:
-        self.job, self.device = job, device
-        self.student = job.student.to(device)
+    def __init__(self, job: TrainJob) -> None:
+        self.job, self.device = job, job.ranks.device
+        self.student = job.student.to(self.device)
         self.optimizer = build_optimizer(self.student, job.options)
         self.average = build_average(self.student, job.options)
-        self.steps_per_epoch = job.data.steps_per_epoch(job.options.batch_size)
+        self.steps_per_epoch = job.data.steps_per_epoch(job.options.batch_size * job.ranks.count)
         self.total_steps = self.steps_per_epoch * job.options.epochs
         self.schedule = RateSchedule(self.optimizer, job.options, self.steps_per_epoch)
         if job.options.inputs_first > 0.0:
@@ -37,7 +37,7 @@ class TrainState:
         self.saved_step = 0
         # Of the last step's gradients, which are kept until the next ones: read with the next step's loss, so
         # that an accelerator is waited for once a step.
-        self.gradient_norm = torch.zeros((), device=device)
+        self.gradient_norm = torch.zeros((), device=self.device)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -45,13 +45,16 @@ class TrainState:
         return self.student if self.average is None else self.average.module
 
     def save(self) -> None:
-        """Write everything that a resumed training needs into the run.
+        """Write everything that a resumed training needs into the run; all processes must call this.
 
         Raises:
             DivergedError: a weight or gradient is NaN or infinite, so that there is nothing good to keep.
         """
         self.check_finite()
-        random = take_random_states(self.device)
+        first, *others = self.job.ranks.gathered(take_random_states(self.device).to_plain())
+        self.saved_step = self.step
+        if not self.job.ranks.is_first:
+            return
         checkpoint = Checkpoint(
             identity=self.job.identity(),
             step=self.step,
@@ -60,12 +63,12 @@ class TrainState:
             student=self.student.state_dict(),
             optimizer=self.optimizer.state_dict(),
             average=None if self.average is None else self.average.module.state_dict(),
-            cpu_random=random.cpu,
-            cuda_random=random.cuda,
+            cpu_random=first["cpu"],
+            cuda_random=first["cuda"],
             best=self.best,
+            other_random=others,
         )
         write_checkpoint(self.job.run, checkpoint)
-        self.saved_step = self.step
 
     def restore(self, saved: Checkpoint) -> None:
         """Go on from ``saved``; a changed number of epochs stretches the schedules over the new length."""
@@ -75,7 +78,8 @@ class TrainState:
             self.average.module.load_state_dict(saved.average)
         self.step, self.lines, self.sums, self.best = saved.step, saved.lines, saved.sums, saved.best
         self.saved_step = saved.step
-        put_random_states(RandomStates(saved.cpu_random, saved.cuda_random), self.device)
+        states = [{"cpu": saved.cpu_random, "cuda": saved.cuda_random}, *saved.other_random]
+        put_random_states(RandomStates(**states[self.job.ranks.rank]), self.device)
 
     def check_finite(self) -> None:
         """Raise DivergedError where a weight or gradient is NaN or infinite; sign() would hide it from the

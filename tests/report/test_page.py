@@ -18,7 +18,6 @@ from dirnet_convert.report.read import read_run
 from dirnet_convert.run import RunConfig, RunFolder
 
 HOSTILE = "<script>alert('x')</script>&\"'"
-VOID = {"meta", "line", "circle", "polyline"}
 
 
 class _Checker(HTMLParser):
