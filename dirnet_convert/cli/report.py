@@ -24,18 +24,12 @@ def command(
 
     Example: `dirnet report --run runs/cifar10-resnet20`
     """
-    from dirnet_convert.errors import UsageError
-    from dirnet_convert.files import write_atomic
-    from dirnet_convert.report.page import run_page
-    from dirnet_convert.report.read import read_run
+    from dirnet_convert.report.page import write_report_page
     from dirnet_convert.run import open_run
 
     folder = open_run(run)
     path = out or folder.report_path
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; name the file to write, for example {path / 'report.html'}.")
-    facts = read_run(folder)
-    write_atomic(path, run_page(facts))
+    facts = write_report_page(folder, path)
     if json:
         print_json({"run": str(folder.path), "report": str(path), "epochs": len(facts.epochs)})
         return

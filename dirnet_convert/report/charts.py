@@ -13,6 +13,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 10, 34
 _TICKS = 5
 # With more lines than this a legend would cover the page: names show up under the pointer instead.
 _LEGEND = 8
+# With more points than this, dots would only make the page heavy.
+_DOTTED = 3000
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def draw_chart(chart: Chart) -> str:
     colours = _colours(len(chart.lines))
     parts = [*_grid(x_axis, y_axis)]
     for line, colour in zip(chart.lines, colours, strict=True):
-        parts.append(_curve(line, colour, x_axis, y_axis))
+        parts.append(_curve(line, colour, x_axis, y_axis, dotted=len(points) <= _DOTTED))
     drawing = "\n".join(parts)
     caption = f"{chart.title}, {chart.unit}" if chart.unit else chart.title
     return (
@@ -113,11 +115,13 @@ def _grid(x_axis: _Axis, y_axis: _Axis) -> list[str]:
     return parts
 
 
-def _curve(line: Line, colour: str, x_axis: _Axis, y_axis: _Axis) -> str:
+def _curve(line: Line, colour: str, x_axis: _Axis, y_axis: _Axis, *, dotted: bool) -> str:
     places = [_place(x, y, x_axis, y_axis) for x, y in line.points]
     name = html.escape(line.name)
     path = " ".join(f"{x},{y}" for x, y in places)
     curve = f'<polyline stroke="{colour}" points="{path}"><title>{name}</title></polyline>'
+    if not dotted:
+        return curve
     dots = "".join(
         f'<circle cx="{x}" cy="{y}" r="2" fill="{colour}"><title>{name}, epoch {point[0]:g}: {point[1]:.5g}'
         "</title></circle>"

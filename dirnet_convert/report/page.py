@@ -5,13 +5,17 @@ from __future__ import annotations
 import html
 import itertools
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from dirnet_convert.errors import UsageError
+from dirnet_convert.files import write_atomic
 from dirnet_convert.recipe import to_dict
 from dirnet_convert.report.charts import Chart, Line, draw_chart
-from dirnet_convert.report.read import RunFacts
+from dirnet_convert.report.read import RunFacts, read_run
+from dirnet_convert.run import RunFolder
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #222; --paper: #fff; --rule: #ddd; }
@@ -33,6 +37,20 @@ pre { overflow-x: auto; font-size: 12px; }
 """
 # The numbers of an epoch's line that have a chart of their own, or none.
 _ACCURACY = ("test_", "holdout_")
+
+
+def write_report_page(run: RunFolder, path: Path) -> RunFacts:
+    """Write the page of ``run`` to ``path``; return what it shows.
+
+    Raises:
+        UsageError: this is no run folder, or ``path`` is a folder.
+        DirnetError: a file of the run is damaged.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name the file to write, for example {path / 'report.html'}.")
+    facts = read_run(run)
+    write_atomic(path, run_page(facts))
+    return facts
 
 
 def run_page(facts: RunFacts) -> str:

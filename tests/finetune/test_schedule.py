@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dirnet_convert.binarize.layers import BinaryConv2d, binary_layers
+from dirnet_convert.convert.binarize_network import binarize_network
 from dirnet_convert.errors import UsageError
 from dirnet_convert.finetune.optimizer import build_average, build_optimizer
 from dirnet_convert.finetune.schedule import (
@@ -22,7 +23,17 @@ from dirnet_convert.finetune.schedule import (
     set_estimator_progress,
     set_estimators,
 )
-from dirnet_convert.recipe import EstimatorKind, EstimatorOptions, ScheduleKind, TrainOptions, WeightClip
+from dirnet_convert.models.cifar_resnet import resnet20
+from dirnet_convert.recipe import (
+    Activation,
+    ConvertOptions,
+    EstimatorKind,
+    EstimatorOptions,
+    ScheduleKind,
+    Shortcut,
+    TrainOptions,
+    WeightClip,
+)
 
 STEPS = 10
 SEED = 13
@@ -110,6 +121,29 @@ def test_what_begins_real_computes_the_pretrained_network_at_step_0(tiny: Module
     )
     # Batch normalization's eps sees weights of another size.
     assert distance > 0.1 if mode == "whole" else distance < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("activation", "shortcut", "same"),
+    [
+        (Activation.KEEP, Shortcut.ORIGINAL, True),
+        (Activation.KEEP, Shortcut.PER_CONVOLUTION, False),
+        (Activation.HARDTANH, Shortcut.ORIGINAL, False),
+    ],
+)
+def test_a_whole_network_begins_as_the_pretrained_one_where_nothing_around_was_changed(
+    activation: Activation, shortcut: Shortcut, same: bool
+) -> None:
+    torch.manual_seed(SEED)
+    print(f"seed {SEED}")
+    images = torch.randn(8, 3, 32, 32)
+    options = ConvertOptions(activation=activation, shortcut=shortcut)
+    built = binarize_network(resnet20().eval(), images[:1], options, EstimatorOptions())
+    set_estimators(built.student, EstimatorOptions(gradual_weights=0.3, gradual_inputs=0.3))
+    set_estimator_progress(built.student, 0, 0, 10)
+    with torch.no_grad():
+        difference = (built.student.train()(images) - built.teacher.train()(images)).abs().max().item()
+    assert (difference < 5e-3) == same
 
 
 def test_clipped_weights_stay_within_their_bounds(tiny: ModuleType) -> None:

@@ -176,3 +176,10 @@ def test_many_lines_have_no_legend_of_all_names() -> None:
     lines = tuple(Line(f"layer{k}", ((1.0, k), (2.0, k))) for k in range(40))
     legend = draw_chart(Chart("a", "", lines)).partition('class="legend"')[2]
     assert "layer0" in legend and "layer39" in legend and "layer20" not in legend
+
+
+def test_a_chart_of_very_many_points_has_no_dots() -> None:
+    points = tuple((float(k), float(k % 7)) for k in range(1, 3002))
+    figure = draw_chart(Chart("a", "", (Line("a", points),)))
+    assert "<circle" not in figure and "<polyline" in figure
+    assert "<circle" in draw_chart(Chart("a", "", (Line("a", points[:3000]),)))
