@@ -63,7 +63,7 @@ $(VENV)/.demo: $(BIN)/python $(SOURCES)
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet '.[demo,detect,test,bench]'
+	$(BIN)/python -m pip install --quiet '.[demo,detect,test,bench,tensorboard]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.lint: $(BIN)/python pyproject.toml

@@ -25,6 +25,7 @@ from dirnet_convert.onnx_export.openvino.export import (
 from dirnet_convert.onnx_export.run_export import export_networks
 from dirnet_convert.overrides import apply_overrides
 from dirnet_convert.recipe import Recipe, Rest, Task, load_recipe
+from dirnet_convert.report.page import write_report_page
 from dirnet_convert.run import RunFolder, open_run
 from dirnet_convert.runtime.detector import load_detector
 from dirnet_convert.runtime.session import load_session
@@ -39,6 +40,7 @@ __all__ = [
     "load_detector",
     "load_session",
     "pretrain",
+    "report",
 ]
 
 VERIFIED_IMAGES = 8
@@ -98,6 +100,18 @@ def finetune(
     folder = _run(run)
     recipe = apply_overrides(folder.read_config().recipe, overrides)
     return finetune_run(folder, recipe, restart=restart, observer=observer)
+
+
+def report(run: RunFolder | Path | str | None = None, path: Path | str | None = None) -> Path:
+    """Write a page about ``run`` (the newest if None) to ``path`` (report.html in it if None); return where.
+
+    Raises:
+        DirnetError: what the command says in one sentence; UsageError where an argument is wrong.
+    """
+    folder = _run(run)
+    target = _path(path) or folder.report_path
+    write_report_page(folder, target)
+    return target
 
 
 def export_onnx(

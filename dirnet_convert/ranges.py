@@ -44,6 +44,8 @@ def check_training(options: TrainOptions, section: str) -> None:
         ("momentum", 0 <= options.momentum < 1, "at least 0 and below 1"),
         ("checkpoint_minutes", options.checkpoint_minutes >= 0, "at least 0"),
         ("region_samples", options.region_samples >= 0, "at least 0"),
+        ("holdout", 0 <= options.holdout < 1, "at least 0 and below 1"),
+        ("inputs_first", 0 <= options.inputs_first < 1, "at least 0 and below 1"),
     ):
         if not valid:
             raise UsageError(f"{section}.{name} is {getattr(options, name)}; it must be {rule}.")
@@ -56,7 +58,19 @@ def check_estimator(estimator: EstimatorOptions) -> None:
         ("t_max", 0 < estimator.t_max < math.inf, "above 0 and finite"),
         ("epsilon", 0 <= estimator.epsilon < 1, "at least 0 and below 1"),
         ("window", 0 < estimator.window < math.inf, "above 0 and finite"),
+        ("power_max", 1 <= estimator.power_max < math.inf, "at least 1 and finite"),
+        ("input_t_min", 0 <= estimator.input_t_min < math.inf, "at least 0 and finite"),
+        ("input_t_max", 0 <= estimator.input_t_max < math.inf, "at least 0 and finite"),
+        (
+            "input_epsilon",
+            0 <= estimator.input_epsilon < 1 or estimator.input_epsilon == -1,
+            "below 1, or -1",
+        ),
+        ("input_window", 0 <= estimator.input_window < math.inf, "at least 0 and finite"),
         ("quantile_steps", estimator.quantile_steps >= 1, "at least 1"),
+        ("clip_bound", 0 < estimator.clip_bound < math.inf, "above 0 and finite"),
+        ("clip_tau_min", 0.5 < estimator.clip_tau_min < 1, "between 0.5 and 1"),
+        ("clip_tau_max", 0.5 < estimator.clip_tau_max < 1, "between 0.5 and 1"),
         ("gradual_weights", 0 <= estimator.gradual_weights <= 1, "between 0 and 1"),
         ("gradual_inputs", 0 <= estimator.gradual_inputs <= 1, "between 0 and 1"),
     ):

@@ -66,6 +66,32 @@ class EstimatorKind(enum.StrEnum):
     POLYNOMIAL = "polynomial"
     EDE = "ede"
     DTE = "dte"
+    RESTE = "reste"
+
+
+class WeightClip(enum.StrEnum):
+    """Where latent weights are held after each step: nowhere, at a bound, or at a quantile of their channel's
+    distribution (as ReCU)."""
+
+    NONE = "none"
+    BOUND = "bound"
+    QUANTILE = "quantile"
+
+
+class Attention(enum.StrEnum):
+    """The map of a representation that teacher and student are compared by, and how it is normalized."""
+
+    SUM_SQUARES = "sum_squares"
+    MEAN_ABS = "mean_abs"
+    MAX_NORMALIZED = "max_normalized"
+
+
+class Distance(enum.StrEnum):
+    """How far two attention maps lie apart."""
+
+    L2 = "l2"
+    MEAN_SQUARE = "mean_square"
+    COSINE = "cosine"
 
 
 class ScheduleKind(enum.StrEnum):
@@ -135,8 +161,11 @@ class ConvertOptions:
 class EstimatorOptions:
     """The backward pass of sign(): DTE's schedule of t from t_min to t_max and its share epsilon.
 
-    ``window`` is the half-width of STE's and POLYNOMIAL's slope; over the first ``gradual_weights`` and
-    ``gradual_inputs`` (shares of the training) full precision fades into sign().
+    ``window`` is the half-width of STE's and POLYNOMIAL's slope and where RESTE's ends; RESTE's power grows
+    from 1 to ``power_max``. The ``input_`` numbers are those of inputs where they are not the same as for
+    weights: 0, and -1 for epsilon, say that they are. Over the first ``gradual_weights`` and
+    ``gradual_inputs`` (shares of the training) full precision fades into sign(). ``clip`` holds latent
+    weights at ``clip_bound``, or at a quantile that moves from ``clip_tau_min`` to ``clip_tau_max``.
     """
 
     weights: EstimatorKind = EstimatorKind.DTE
@@ -145,9 +174,18 @@ class EstimatorOptions:
     t_max: float = 10.0
     epsilon: float = 0.1
     window: float = 1.0
+    power_max: float = 3.0
+    input_t_min: float = 0.0
+    input_t_max: float = 0.0
+    input_epsilon: float = -1.0
+    input_window: float = 0.0
     gradual_weights: float = 0.0
     gradual_inputs: float = 0.0
     quantile_steps: int = 100
+    clip: WeightClip = WeightClip.NONE
+    clip_bound: float = 1.0
+    clip_tau_min: float = 0.85
+    clip_tau_max: float = 0.99
 
 
 @dataclass(frozen=True)
@@ -155,7 +193,9 @@ class TrainOptions:
     """One training: optimizer, schedule, augmentation, length.
 
     ``region_samples`` is the number of regions of an image that Faster R-CNN's box head learns from; 0 is
-    torchvision's 512.
+    torchvision's 512. ``holdout`` is the share of the training images that are kept back to choose the epoch
+    whose weights stay; with 0 it is the last one. Over the first ``inputs_first`` (a share of
+    the training) only inputs are binary, and weights real; then a second warm-up and fall of the rate follow.
     """
 
     epochs: int = 12
@@ -175,17 +215,26 @@ class TrainOptions:
     compile: bool = True
     checkpoint_minutes: float = 2.0
     region_samples: int = 0
+    holdout: float = 0.0
+    inputs_first: float = 0.0
 
 
 @dataclass(frozen=True)
 class DistillOptions:
     """What the original network teaches: labels weigh ``label_weight``, its logits and representations the
-    rest."""
+    rest.
+
+    ``representations`` are globs over the names of modules whose outputs are compared; without any they are
+    the ends of residual blocks, or what comes nearest to them.
+    """
 
     label_weight: float = 1.0
     logit_weight: float = 0.0
     temperature: float = 1.0
     rbd_weight: float = 0.0
+    representations: tuple[str, ...] = ()
+    attention: Attention = Attention.SUM_SQUARES
+    distance: Distance = Distance.L2
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,14 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def tensorboard_dir(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def report_path(self) -> Path:
+        return self.path / "report.html"
+
+    @property
     def onnx_path(self) -> Path:
         return self.path / "model.onnx"
 

@@ -9,6 +9,7 @@ import torch
 
 from dirnet_convert.convert.new_run import check_output, check_task, describe_run, keep_source, run_name
 from dirnet_convert.convert.rebuild import example_image, load_fp32_run, load_run, save_state
+from dirnet_convert.convert.representations import with_representations
 from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import ImageSource
 from dirnet_convert.errors import UsageError
@@ -16,7 +17,9 @@ from dirnet_convert.finetune.checkpoint import drop_checkpoint
 from dirnet_convert.finetune.job import TrainJob, TrainResult, accept_job, check_options
 from dirnet_convert.finetune.loop import train
 from dirnet_convert.finetune.observer import TrainObserver
+from dirnet_convert.finetune.ranks import Ranks, one_process
 from dirnet_convert.finetune.schedule import set_estimators
+from dirnet_convert.finetune.selection import part_training_images
 from dirnet_convert.models.catalog import ModelEntry, Origin, find_model, load_for_training
 from dirnet_convert.models.detector_forward import DetectorForward
 from dirnet_convert.recipe import DistillOptions, Recipe, Task
@@ -30,11 +33,12 @@ def finetune_run(
     restart: bool = False,
     download: bool = False,
     observer: TrainObserver | None = None,
+    ranks: Ranks | None = None,
 ) -> TrainResult:
     """Train the binarized network of ``run`` with its FP32 network as the teacher, going on where it stopped.
 
     ``recipe`` (the run's own, if absent) says how; it is kept in the run. ``restart`` begins a new training
-    from the present weights.
+    from the present weights. Of several processes each calls this with its own ``ranks``.
 
     Raises:
         UsageError: the recipe differs in what was decided at the conversion, or cannot be trained with.
@@ -47,6 +51,8 @@ def finetune_run(
             "The sections model and convert were decided when the run was converted; convert anew for others."
         )
     network = load_run(run)
+    if recipe.distill.representations and config.task is not Task.DETECTION:
+        network = with_representations(network, recipe.distill.representations)
     set_estimators(network.student, recipe.estimator)
     job = TrainJob(
         run=run,
@@ -59,6 +65,7 @@ def finetune_run(
         distill=recipe.distill,
         estimator=recipe.estimator,
         seed=recipe.seed,
+        ranks=ranks or one_process(),
     )
     return _train(job, dataclasses.replace(config, recipe=recipe), restart, observer)
 
@@ -70,6 +77,7 @@ def pretrain_run(
     restart: bool = False,
     download: bool = False,
     observer: TrainObserver | None = None,
+    ranks: Ranks | None = None,
 ) -> TrainResult:
     """Train the FP32 network of ``run``, made by ``new_pretrain_run``, going on where it stopped.
 
@@ -98,6 +106,7 @@ def pretrain_run(
         distill=DistillOptions(label_weight=1.0, logit_weight=0.0, rbd_weight=0.0),
         estimator=None,
         seed=recipe.seed,
+        ranks=ranks or one_process(),
     )
     return _train(job, dataclasses.replace(config, recipe=recipe), restart, observer)
 
@@ -124,14 +133,18 @@ def new_pretrain_run(recipe: Recipe, out: Path | None = None, download: bool = F
 
 
 def _train(job: TrainJob, config: RunConfig, restart: bool, observer: TrainObserver | None) -> TrainResult:
-    check_options(job)
-    if restart:
+    parted, _ = part_training_images(job)
+    check_options(parted)
+    if restart and job.ranks.is_first:
         drop_checkpoint(job.run)
-    accept_job(job)
+    job.ranks.wait()
+    accept_job(parted)
     # The recipe is kept before the first step, so that a plain command goes on with the same one.
-    job.run.write_config(config)
+    if job.ranks.is_first:
+        job.run.write_config(config)
     result = train(job, observer)
-    job.run.write_config(dataclasses.replace(config, stage=job.stage))
+    if job.ranks.is_first:
+        job.run.write_config(dataclasses.replace(config, stage=job.stage))
     return result
 
 

@@ -18,6 +18,7 @@ def test_the_verbs_follow_each_other(tmp_path: Path) -> None:
     assert trained.epochs == 1
     converted = api.convert(str(original.path), "digits", overrides=QUICK, out=tmp_path / "binary")
     api.finetune(converted.run, overrides=ONE_EPOCH)
+    assert "<h2>Training</h2>" in api.report(converted.run).read_text()
     exported = api.export_onnx(converted.run)
     in_torch = api.evaluate(converted.run)
     in_onnx = api.evaluate(converted.run, onnx=exported.result.path)

@@ -83,6 +83,7 @@ FAMILIES = (
     Family("resnet18", "imagenet-resnet18", 32, 16, {**_FIRST, "linear": 1, "downsample": 3}, 8),
     Family("resnet34", "imagenet-resnet34", 32, 32, {**_FIRST, "linear": 1, "downsample": 3}, 16),
     Family("resnet50", "imagenet-resnet50", 32, 48, {**_FIRST, "linear": 1, "downsample": 4}, 14),
+    Family("cifar_resnet18", "cifar10-resnet18", 32, 16, {**_FIRST, "linear": 1, "downsample": 3}, 8),
     Family("vgg_small", "cifar10-vgg_small", 32, 5, {**_FIRST, "linear": 1}, 0),
     Family(
         "vgg16", "imagenet-vgg16", 32, 12, {**_FIRST, "linear": 3}, 0, norms=12, short=_VGG.format("vgg16")

@@ -18,6 +18,7 @@ from dirnet_convert.recipe import (
     from_dict,
     load_recipe,
     read_toml,
+    recipe_folder,
     recipe_names,
     to_dict,
 )
@@ -105,3 +106,29 @@ def test_every_shipped_recipe_loads(name: str) -> None:
     assert recipe.title
     assert from_dict(Recipe, to_dict(recipe), name) == recipe
     assert all(0 < e.top1_percent <= 100 and e.source for e in recipe.expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cifar10-resnet18",
+        "cifar10-vgg_small",
+        "imagenet-darts_imagenet",
+        "imagenet-efficientnet_b0",
+        "imagenet-mobilenet_v2",
+        "imagenet-mobilenetv1_100",
+        "imagenet-resnet18",
+        "imagenet-resnet34",
+        "imagenette-resnet18",
+    ],
+)
+def test_recipes_of_the_papers_networks_write_out_every_knob(name: str) -> None:
+    """A later version's other default must not change what they do."""
+    path = recipe_folder() / f"{name}.toml"
+    written, recipe = read_toml(path), load_recipe(name)
+    for section in ("model", "data", "convert", "pretrain", "finetune", "estimator", "distill"):
+        names = {field.name for field in dataclasses.fields(getattr(recipe, section))}
+        assert set(written[section]) == names, section
+    text = path.read_text()
+    assert "Hardware and hours:" in text
+    assert "not run" in text or all("our log" in expected.source for expected in recipe.expected)

@@ -7,12 +7,16 @@ from torch import Tensor, nn
 
 from dirnet_convert.binarize.dte import magnitude_quantile, two_stage_k, two_stage_t
 from dirnet_convert.binarize.ede import scheduled_t
-from dirnet_convert.binarize.sign import estimated_sign, hard_sign
+from dirnet_convert.binarize.sign import estimated_sign, hard_sign, slope_of
 from dirnet_convert.recipe import EstimatorKind, EstimatorOptions
+
+# A value counts as one that receives gradient where the slope is at least this share of the straight-through
+# one.
+RECEIVING_SLOPE = 0.1
 
 
 class Estimator(nn.Module):
-    """sign(x - threshold) whose backward pass is one of STE, POLYNOMIAL, EDE, DTE.
+    """sign(x - threshold) whose backward pass is one of STE, POLYNOMIAL, EDE, DTE, RESTE.
 
     ==========  =========================  ==============================================
     kind        dL/dx = dL/dy * ...        in
@@ -21,11 +25,13 @@ class Estimator(nn.Module):
     POLYNOMIAL  max(0, 2 - 2 abs(x))       sign.polynomial_derivative
     EDE         k*t*(1 - tanh(t*x)^2)      ede.ede_derivative, t by the clock
     DTE         the same                   dte.two_stage_t, t by the clock and the layer
+    RESTE       (1/o) abs(x)^(1/o - 1)     sign.power_derivative, o by the clock
     ==========  =========================  ==============================================
 
-    Its state lies in scalar buffers: ``t`` and ``k``; ``quantile``, DTE's epsilon-quantile of |x|, 0 before
-    it is known (it moves slowly, so it is measured now and then on one batch rather than sorted at every
-    step); and ``blend``, the share of sign() in the training output where ``gradual`` > 0.
+    Its state lies in scalar buffers: ``t`` (RESTE's power o) and ``k``; ``quantile``, DTE's epsilon-quantile
+    of |x|, 0 before it is known (it moves slowly, so it is measured now and then on one batch rather than
+    sorted at every step); and ``blend``, the share of sign() in the training output where it ``fades``: where
+    ``gradual`` > 0, or where values stay real for a while.
 
     >>> estimator = Estimator(EstimatorKind.EDE)
     >>> estimator.set_progress(0.5)
@@ -49,12 +55,14 @@ class Estimator(nn.Module):
         t_max: float = 10.0,
         epsilon: float = 0.1,
         window: float = 1.0,
+        power_max: float = 3.0,
         gradual: float = 0.0,
     ) -> None:
         super().__init__()
         self.kind = kind
         self.t_min, self.t_max, self.epsilon = t_min, t_max, epsilon
-        self.window, self.gradual = window, gradual
+        self.window, self.power_max, self.gradual = window, power_max, gradual
+        self.fades = gradual > 0.0
         for name in ("t", "k", "quantile", "blend"):
             self.register_buffer(name, torch.zeros(()))
         self.set_progress(0.0)
@@ -62,22 +70,27 @@ class Estimator(nn.Module):
     @classmethod
     def for_weights(cls, options: EstimatorOptions) -> Estimator:
         """Build the estimator of a layer's weights."""
-        return cls._build(options.weights, options, options.gradual_weights)
-
-    @classmethod
-    def for_inputs(cls, options: EstimatorOptions) -> Estimator:
-        """Build the estimator of a layer's inputs."""
-        return cls._build(options.inputs, options, options.gradual_inputs)
-
-    @classmethod
-    def _build(cls, kind: EstimatorKind, options: EstimatorOptions, gradual: float) -> Estimator:
         return cls(
-            kind,
+            options.weights,
             t_min=options.t_min,
             t_max=options.t_max,
             epsilon=options.epsilon,
             window=options.window,
-            gradual=gradual,
+            power_max=options.power_max,
+            gradual=options.gradual_weights,
+        )
+
+    @classmethod
+    def for_inputs(cls, options: EstimatorOptions) -> Estimator:
+        """Build the estimator of a layer's inputs."""
+        return cls(
+            options.inputs,
+            t_min=options.input_t_min or options.t_min,
+            t_max=options.input_t_max or options.t_max,
+            epsilon=options.epsilon if options.input_epsilon < 0.0 else options.input_epsilon,
+            window=options.input_window or options.window,
+            power_max=options.power_max,
+            gradual=options.gradual_inputs,
         )
 
     @property
@@ -86,11 +99,20 @@ class Estimator(nn.Module):
         return self.kind is EstimatorKind.DTE and self.epsilon > 0.0
 
     @torch.no_grad()
-    def set_progress(self, fraction: float) -> None:
-        """Move t, k and blend to where they stand after ``fraction`` in [0, 1] of the training."""
-        self.t.copy_(two_stage_t(scheduled_t(fraction, self.t_min, self.t_max), self.quantile))
+    def set_progress(self, fraction: float, blend: float | None = None) -> None:
+        """Move t, k and blend to where they stand after ``fraction`` in [0, 1] of the training.
+
+        ``blend`` sets the share of sign() in the training output, whatever ``gradual`` says.
+        """
+        if self.kind is EstimatorKind.RESTE:
+            # o_i = 1 + (i / N) * (o_end - 1)
+            self.t.fill_(1.0 + fraction * (self.power_max - 1.0))
+        else:
+            self.t.copy_(two_stage_t(scheduled_t(fraction, self.t_min, self.t_max), self.quantile))
         self.k.copy_(two_stage_k(self.t))
-        self.blend.fill_(min(1.0, fraction / self.gradual) if self.gradual > 0.0 else 1.0)
+        if blend is None:
+            blend = min(1.0, fraction / self.gradual) if self.gradual > 0.0 else 1.0
+        self.blend.fill_(blend)
 
     @torch.no_grad()
     def observe(self, distance: Tensor) -> None:
@@ -98,14 +120,25 @@ class Estimator(nn.Module):
         if self.needs_quantile:
             self.quantile.copy_(magnitude_quantile(distance, self.epsilon))
 
-    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
-        """Return -1 and +1 like ``x``; while training with ``gradual``, blend*sign(u) + (1 - blend)*u."""
+    @torch.no_grad()
+    def receiving_share(self, distance: Tensor) -> float:
+        """Return the share of ``distance`` = x - threshold whose slope is at least RECEIVING_SLOPE."""
+        slope = slope_of(distance, self.t, self.k, self.kind, self.window)
+        if self.fades:
+            slope = torch.lerp(torch.ones_like(slope), slope, self.blend)
+        return (slope >= RECEIVING_SLOPE).float().mean().item()
+
+    def forward(self, x: Tensor, threshold: Tensor, real: Tensor | None = None) -> Tensor:
+        """Return -1 and +1 like ``x``; while training, where it fades, blend*sign(u) + (1 - blend)*real.
+
+        ``real`` is what stands for ``x`` where nothing is binary yet, ``x`` itself if absent.
+        """
         if not self.training and not torch.is_grad_enabled():
             return hard_sign(x, threshold)
         signs = estimated_sign(x, threshold, self.t, self.k, self.kind, self.window)
-        if not self.training or self.gradual == 0.0:
+        if not self.training or not self.fades:
             return signs
-        return torch.lerp(x - threshold, signs, self.blend)
+        return torch.lerp(x if real is None else real, signs, self.blend)
 
     def extra_repr(self) -> str:
         return self.kind.value

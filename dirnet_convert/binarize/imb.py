@@ -25,12 +25,33 @@ def balance_and_standardize(weight: Tensor) -> Tensor:
     # w_hat = w - mean(w);  w_std = w_hat / sqrt(sum(w_hat^2) / (n - 1)), over the n weights of a channel.
     balanced = rows - rows.mean(dim=1, keepdim=True)
     spread = balanced.std(dim=1, keepdim=True)
-    # The mean of n equal floats may be off by rounding: what is left then is noise, not a direction.
-    noise = 4.0 * torch.finfo(rows.dtype).eps * rows.detach().abs().amax(dim=1, keepdim=True)
-    constant = spread.detach() <= noise
+    constant = spread.detach() <= _rounding(rows)
     standardized = balanced / torch.where(constant, torch.ones_like(spread), spread)
     # Zero in value, yet with the gradient of w_hat, so that training can move a constant channel.
     return torch.where(constant, balanced - balanced.detach(), standardized).view_as(weight)
+
+
+def standardize_unbalanced(weight: Tensor) -> Tensor:
+    """Return each output channel of ``weight`` (O, ...) divided by its standard deviation, its mean kept.
+
+    A convolution with it gives what one with ``weight`` gives, times a factor per channel, which batch
+    normalization takes out again. The factor passes no gradient; that of a constant channel is 1.
+
+    >>> standardize_unbalanced(torch.tensor([[2.0, 4.0, 6.0], [5.0, 5.0, 5.0]]))
+    tensor([[1., 2., 3.],
+            [5., 5., 5.]])
+    """
+    rows = weight.flatten(1)
+    if rows.shape[1] == 1:
+        return weight
+    spread = rows.detach().std(dim=1, keepdim=True)
+    spread = torch.where(spread <= _rounding(rows), torch.ones_like(spread), spread)
+    return (rows / spread).view_as(weight)
+
+
+def _rounding(rows: Tensor) -> Tensor:
+    """Return the largest spread of each row (O, n) that is noise: the mean of n equal floats may be off."""
+    return 4.0 * torch.finfo(rows.dtype).eps * rows.detach().abs().amax(dim=1, keepdim=True)
 
 
 def power_of_two_scale(standardized: Tensor) -> Tensor:

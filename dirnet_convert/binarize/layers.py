@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dirnet_convert.binarize.estimators import Estimator
-from dirnet_convert.binarize.imb import balance_and_standardize, power_of_two_scale
+from dirnet_convert.binarize.imb import balance_and_standardize, power_of_two_scale, standardize_unbalanced
 from dirnet_convert.binarize.padding import Padding, PadMode, pad_with_copies, resolve_padding, same_padding
 from dirnet_convert.binarize.sign import hard_sign
 from dirnet_convert.recipe import ConvertOptions, EstimatorOptions
@@ -56,9 +57,15 @@ class BinaryLayer(nn.Module, abc.ABC):
             return self.weight.new_ones(self.weight.shape[0])
         return power_of_two_scale(self.standardized_weight())
 
+    @property
+    def _starts_real(self) -> bool:
+        # Without balance sign() sees the weights as they are, which are then the real ones, too.
+        return self.balance_weights and self.training and self.weight_estimator.fades
+
     def _scaled_weight(self) -> Tensor:
         standardized = self.standardized_weight()
-        signs = self.weight_estimator(standardized, standardized.new_zeros(1))
+        real = standardize_unbalanced(self.weight) if self._starts_real else None
+        signs = self.weight_estimator(standardized, standardized.new_zeros(1), real)
         if not self.scale_weights:
             return signs
         # Multiplying by a power of two is exact, so scaling the weights equals scaling the sums, and is
@@ -81,6 +88,15 @@ class BinaryLayer(nn.Module, abc.ABC):
             self.weight_estimator.observe(self.standardized_weight())
         if self.input_estimator.needs_quantile:
             self.input_estimator.observe(x - self.aligned_threshold(x))
+
+    @torch.no_grad()
+    def receiving_shares(self, name: str, x: Tensor) -> LayerShares:
+        """Return the shares of this layer's weights and of its input ``x`` that receive gradient."""
+        return LayerShares(
+            name,
+            self.weight_estimator.receiving_share(self.standardized_weight()),
+            self.input_estimator.receiving_share(x - self.aligned_threshold(x)),
+        )
 
 
 class BinaryConv2d(BinaryLayer):
@@ -186,6 +202,15 @@ class BinaryLinear(BinaryLayer):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}"
+
+
+@dataclass(frozen=True)
+class LayerShares:
+    """The shares of a layer's weights and of its inputs that receive gradient."""
+
+    name: str
+    weights: float
+    inputs: float
 
 
 def binary_layers(model: nn.Module) -> list[BinaryLayer]:

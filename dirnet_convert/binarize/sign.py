@@ -10,6 +10,9 @@ from torch import Tensor
 from dirnet_convert.binarize.ede import ede_derivative
 from dirnet_convert.recipe import EstimatorKind
 
+# Below this distance RESTE's slope stays what it is here.
+POWER_BOUND = 0.1
+
 
 def hard_sign(x: Tensor, threshold: Tensor | float = 0.0) -> Tensor:
     """Return +1 where x >= threshold and -1 elsewhere, NaN included; both zeros count as +1.
@@ -43,6 +46,34 @@ def polynomial_derivative(distance: Tensor, window: float = 1.0) -> Tensor:
     return (2.0 - (2.0 / window) * distance.abs()).clamp(min=0.0)
 
 
+def power_derivative(distance: Tensor, power: Tensor, window: float = 1.5) -> Tensor:
+    """Return (1/o) * |x|^(1/o - 1) for the power o where |x| <= window, and 0 elsewhere.
+
+    It is the slope of sign(x) * |x|^(1/o): straight-through for o = 1, nearer to sign() the larger o. As that
+    has no bound near 0, it stays what it is at |x| = 0.1 from there on.
+
+    Source: ReSTE (Wu et al., ICCV 2023), from its public code; the place of the bound is ours.
+
+    >>> power_derivative(torch.tensor([0.0, 0.1, 1.0, 2.0]), torch.tensor(2.0))
+    tensor([1.5811, 1.5811, 0.5000, 0.0000])
+    """
+    magnitude = distance.abs()
+    exponent = power.reciprocal()
+    slope = exponent * magnitude.clamp(min=POWER_BOUND) ** (exponent - 1.0)
+    return slope * (magnitude <= window)
+
+
+def slope_of(distance: Tensor, t: Tensor, k: Tensor, kind: EstimatorKind, window: float) -> Tensor:
+    """Return the slope of ``kind`` at ``distance`` = x - threshold; RESTE's power is ``t``."""
+    if kind is EstimatorKind.STE:
+        return ste_derivative(distance, window)
+    if kind is EstimatorKind.POLYNOMIAL:
+        return polynomial_derivative(distance, window)
+    if kind is EstimatorKind.RESTE:
+        return power_derivative(distance, t, window)
+    return ede_derivative(distance, t, k)
+
+
 class _EstimatedSign(torch.autograd.Function):
     """Subtraction, sign and slope in one, so that only x is kept and the backward pass is one kernel."""
 
@@ -60,13 +91,7 @@ class _EstimatedSign(torch.autograd.Function):
         # y = sign(u), u = x - threshold:  dL/dx = dL/dy * g'(u);  dL/dthreshold = -sum of dL/dx over what it
         # served.
         distance = x - threshold
-        if ctx.kind is EstimatorKind.STE:
-            slope = ste_derivative(distance, ctx.window)
-        elif ctx.kind is EstimatorKind.POLYNOMIAL:
-            slope = polynomial_derivative(distance, ctx.window)
-        else:
-            slope = ede_derivative(distance, t, k)
-        to_x = gradient * slope
+        to_x = gradient * slope_of(distance, t, k, ctx.kind, ctx.window)
         to_threshold = -to_x.sum_to_size(threshold.shape) if ctx.needs_input_grad[1] else None
         return to_x, to_threshold, None, None, None, None
 
@@ -76,9 +101,8 @@ def estimated_sign(
 ) -> Tensor:
     """Return sign(x - threshold) as -1 and +1, with the slope of ``kind`` in the backward pass.
 
-    ``threshold`` is broadcast against ``x``; t and k are scalar tensors (EDE and DTE read them), so that a
-    change of their values compiles nothing anew; ``window`` is the half-width of STE's and POLYNOMIAL's
-    slope.
+    ``threshold`` is broadcast against ``x``; t and k are scalar tensors (EDE and DTE read them, RESTE t), so
+    that a change of their values compiles nothing anew; ``window`` is the half-width of the slopes that end.
 
     >>> x = torch.tensor([-2.0, -0.5, 0.5], requires_grad=True)
     >>> one = torch.tensor(1.0)

@@ -24,6 +24,10 @@ RestartOption = Annotated[
     bool, typer.Option("--restart", help="Begin a new training from the run's present weights.")
 ]
 
+TensorBoardOption = Annotated[
+    bool, typer.Option("--tensorboard", help="Write curves for TensorBoard into the run's tensorboard/.")
+]
+
 
 def command(
     run: RunOption = None,
@@ -32,17 +36,25 @@ def command(
     set_: SetOption = None,
     restart: RestartOption = False,
     download: DownloadOption = False,
+    tensorboard: TensorBoardOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train the binarized network of a run; stopped by Ctrl-C or a crash, the same command goes on.
 
-    A finished training goes on, too, where --epochs asks for more: the schedules are stretched.
+    A finished training goes on, too, where --epochs asks for more: the schedules are stretched. Started by
+    torchrun, its processes train together, with finetune.batch_size images each in a step.
 
     Example: `dirnet finetune --epochs 12 --set finetune.lr=0.05`
     """
     import dataclasses
 
-    from dirnet_convert.cli.training_progress import result_summary, score_words, training_observer
+    from dirnet_convert.cli.training_progress import (
+        kept_words,
+        result_summary,
+        score_words,
+        training_observer,
+    )
+    from dirnet_convert.finetune.ranks import open_ranks
     from dirnet_convert.overrides import apply_overrides
     from dirnet_convert.run import open_run
     from dirnet_convert.training import finetune_run
@@ -55,8 +67,14 @@ def command(
         recipe = dataclasses.replace(
             recipe, data=dataclasses.replace(recipe.data, dir=lasting_path(data_dir))
         )
-    with training_observer(console, quiet=json) as observer:
-        result = finetune_run(folder, recipe, restart=restart, download=download, observer=observer)
+    with open_ranks() as ranks:
+        curves = folder.tensorboard_dir if tensorboard and ranks.is_first else None
+        with training_observer(console, quiet=json or not ranks.is_first, curves=curves) as observer:
+            result = finetune_run(
+                folder, recipe, restart=restart, download=download, observer=observer, ranks=ranks
+            )
+        if not ranks.is_first:
+            return
     if json:
         print_json(result_summary(folder, result))
         return
@@ -69,8 +87,8 @@ def command(
         )
         return
     console.print(
-        f"Trained {result.epochs} epochs: {score_words(result.scores)} on the test images, after "
-        f"the last epoch. Run: {folder.path}",
+        f"Trained {result.epochs} epochs: {score_words(result.scores)} on the test images, "
+        f"{kept_words(result)}. Run: {folder.path}",
         highlight=False,
         soft_wrap=True,
     )

@@ -21,6 +21,7 @@ from dirnet_convert.cli import (
     predict,
     pretrain,
     recipes,
+    report,
 )
 from dirnet_convert.cli.options import plain_errors
 
@@ -57,6 +58,7 @@ for _name, _module in {
     "eval": eval,
     "predict": predict,
     "inspect": inspect,
+    "report": report,
     "recipes": recipes,
     "env": env,
     "demo": demo,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dirnet_convert.cli.finetune import EpochsOption, RestartOption
+from dirnet_convert.cli.finetune import EpochsOption, RestartOption, TensorBoardOption
 from dirnet_convert.cli.options import (
     DataDirOption,
     DataOption,
@@ -36,6 +36,7 @@ def command(
     out: OutOption = None,
     restart: RestartOption = False,
     download: DownloadOption = False,
+    tensorboard: TensorBoardOption = False,
     seed: SeedOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -46,8 +47,15 @@ def command(
     import dataclasses
     import shutil
 
-    from dirnet_convert.cli.training_progress import result_summary, score_words, training_observer
+    from dirnet_convert.cli.training_progress import (
+        kept_words,
+        result_summary,
+        score_words,
+        training_observer,
+    )
+    from dirnet_convert.finetune.ranks import open_ranks
     from dirnet_convert.overrides import apply_overrides
+    from dirnet_convert.run import RunFolder
     from dirnet_convert.training import new_pretrain_run, pretrain_run
 
     folder = run_of_model(model)
@@ -80,26 +88,38 @@ def command(
         )
     if epochs is not None:
         chosen = dataclasses.replace(chosen, pretrain=dataclasses.replace(chosen.pretrain, epochs=epochs))
-    made, existed = folder is None, out is not None and out.exists()
-    folder = folder or new_pretrain_run(chosen, out, download)
-    if not json:
-        console.print(f"Run: {folder.path}", highlight=False, soft_wrap=True)
-    try:
-        with training_observer(console, quiet=json) as observer:
-            result = pretrain_run(folder, chosen, restart=restart, download=download, observer=observer)
-    except UsageError:
-        # Refused before the first step: an untrained run must not stay behind as the newest one.
-        if made and not folder.checkpoint_dir.exists():
-            shutil.rmtree(folder.path, ignore_errors=True)
-            if existed:
-                folder.path.mkdir()
-        raise
+    with open_ranks() as ranks:
+        made, existed = folder is None, out is not None and out.exists()
+        if ranks.count > 1 and made:
+            # The first process makes the run, the others are told where it is.
+            path = ranks.first(new_pretrain_run(chosen, out, download).path if ranks.is_first else None)
+            folder = RunFolder(path)
+        folder = folder or new_pretrain_run(chosen, out, download)
+        quiet = json or not ranks.is_first
+        if not quiet:
+            console.print(f"Run: {folder.path}", highlight=False, soft_wrap=True)
+        try:
+            curves = folder.tensorboard_dir if tensorboard and ranks.is_first else None
+            with training_observer(console, quiet=quiet, curves=curves) as observer:
+                result = pretrain_run(
+                    folder, chosen, restart=restart, download=download, observer=observer, ranks=ranks
+                )
+        except UsageError:
+            # Refused before the first step: an untrained run must not stay behind as the newest one.
+            if made and ranks.is_first and not folder.checkpoint_dir.exists():
+                shutil.rmtree(folder.path, ignore_errors=True)
+                if existed:
+                    folder.path.mkdir()
+            raise
+        if not ranks.is_first:
+            return
     if json:
         print_json(result_summary(folder, result))
         return
     state = "is trained already" if result.already_finished else "is trained"
     console.print(
-        f"The network {state}: {result.epochs} epochs, {score_words(result.scores)} on the test images.",
+        f"The network {state}: {result.epochs} epochs, {score_words(result.scores)} on the test images, "
+        f"{kept_words(result)}.",
         highlight=False,
         soft_wrap=True,
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dirnet_convert.finetune.job import TrainResult
-from dirnet_convert.finetune.observer import EpochReport, SilentObserver, StepReport, TrainObserver
+from dirnet_convert.finetune.observer import EpochReport, Observers, SilentObserver, StepReport, TrainObserver
+from dirnet_convert.finetune.tensorboard import TensorBoardObserver
 from dirnet_convert.run import RunFolder
 
 # The share of the last loss in the one that is shown, so that it can be read.
@@ -18,15 +20,22 @@ SMOOTHING = 0.05
 
 # What the scores of metrics.jsonl are called on the terminal.
 _SCORES = {
-    "test_top1_percent": "top-1",
-    "test_map50_percent": "mAP 50",
-    "test_map_percent": "mAP 50:95",
+    "top1_percent": "top-1",
+    "map50_percent": "mAP 50",
+    "map_percent": "mAP 50:95",
 }
 
 
 def score_words(scores: dict[str, float]) -> str:
-    """Return test scores as a person reads them, such as "top-1 91.20 %"."""
-    return ", ".join(f"{_SCORES[name]} {value:.2f} %" for name, value in scores.items())
+    """Return scores as a person reads them, such as "top-1 91.20 %"."""
+    return ", ".join(f"{_SCORES[name.partition('_')[2]]} {value:.2f} %" for name, value in scores.items())
+
+
+def kept_words(result: TrainResult) -> str:
+    """Return which epoch's weights a training left."""
+    if result.kept_epoch == result.epochs:
+        return "after the last epoch"
+    return f"with the weights of epoch {result.kept_epoch}, the best on the images held out"
 
 
 def result_summary(run: RunFolder, result: TrainResult) -> dict[str, object]:
@@ -34,6 +43,7 @@ def result_summary(run: RunFolder, result: TrainResult) -> dict[str, object]:
     return {
         "run": str(run.path),
         "epochs": result.epochs,
+        "kept_epoch": result.kept_epoch,
         **result.scores,
         "seconds": result.seconds,
         "already_finished": result.already_finished,
@@ -78,10 +88,12 @@ class TerminalObserver(SilentObserver):
 
     def finished_epoch(self, report: EpochReport) -> None:
         t = "" if report.t is None else f"  t {report.t:.3g}"
+        held_out = f"held out {score_words(report.held_out)}  " if report.held_out else ""
         self._progress.console.print(
             f"epoch {report.epoch}/{self._epochs}  loss {report.train_loss:.4f}  "
-            f"test {score_words(report.scores)}  lr {report.lr:.3g}{t}  "
-            f"{report.images_per_s:.0f} images/s  {report.seconds:.0f} s",
+            f"{held_out}test {score_words(report.scores)}  lr {report.lr:.3g}{t}  "
+            f"{report.images_per_s:.0f} images/s  {report.seconds:.0f} s, "
+            f"{report.data_wait_s:.0f} s of it for images",
             highlight=False,
             soft_wrap=True,
         )
@@ -91,11 +103,25 @@ class TerminalObserver(SilentObserver):
 
 
 @contextlib.contextmanager
-def training_observer(console: Console, quiet: bool) -> Iterator[TrainObserver]:
-    """Yield what watches a training: a progress bar on ``console``, or nothing where ``quiet``."""
-    if quiet:
-        yield SilentObserver()
-        return
+def training_observer(console: Console, quiet: bool, curves: Path | None = None) -> Iterator[TrainObserver]:
+    """Yield what watches a training: a progress bar on ``console``, or nothing where ``quiet``.
+
+    TensorBoard's files are written below ``curves``, if given.
+
+    Raises:
+        UsageError: they are wanted, and tensorboard is not installed.
+    """
+    with contextlib.ExitStack() as stack:
+        observers: list[TrainObserver] = []
+        if curves is not None:
+            observers.append(stack.enter_context(contextlib.closing(TensorBoardObserver(curves))))
+        if not quiet:
+            progress = stack.enter_context(_progress(console))
+            observers.append(TerminalObserver(progress))
+        yield Observers(*observers)
+
+
+def _progress(console: Console) -> Progress:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -104,5 +130,4 @@ def training_observer(console: Console, quiet: bool) -> Iterator[TrainObserver]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield TerminalObserver(progress)
+    return Progress(*columns, console=console, transient=True)

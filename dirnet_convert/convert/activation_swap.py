@@ -49,7 +49,7 @@ _TRANSPARENT_NAMES = {
     *("view", "reshape", "flatten", "transpose", "permute", "contiguous", "clone", "roll", "flip"),
     *("chunk", "split", "tensor_split", "unbind", "getitem", "narrow", "squeeze", "unsqueeze"),
 }
-_CONTAINER = "activations"
+ACTIVATIONS = "activations"
 
 
 def is_relu(student: fx.GraphModule, node: fx.Node) -> bool:
@@ -77,7 +77,7 @@ def replace_activations(
         source = node.all_input_nodes[0]
         if not fed and source.name not in adds:
             continue
-        target = f"{_CONTAINER}.{node.name}"
+        target = f"{ACTIVATIONS}.{node.name}"
         new_module = _build(activation, _channels(node, fed))
         student.add_submodule(target, new_module.train(student.training))
         with student.graph.inserting_after(node):

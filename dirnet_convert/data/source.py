@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 import enum
 import functools
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,17 @@ class Limits:
     test: int = 0
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One of ``count`` equal parts, from 0: of each training batch, or of the test images."""
+
+    index: int = 0
+    count: int = 1
+
+
+WHOLE = Shard()
+
+
 def mixed_seed(*parts: int) -> int:
     """Return a 63-bit seed that differs wherever one of ``parts`` (any integers) differs."""
     return int(np.random.SeedSequence([part % 2**64 for part in parts]).generate_state(1, np.uint64)[0]) >> 1
@@ -80,6 +92,7 @@ class ImageSource(abc.ABC):
             )
         self.info = info
         self._limits = limits
+        self._tested = Split.TEST
         self._mean = torch.tensor(info.mean).view(1, -1, 1, 1)
         self._std = torch.tensor(info.std).view(1, -1, 1, 1)
 
@@ -116,6 +129,36 @@ class ImageSource(abc.ABC):
         """Number of test images in use."""
         return len(self._positions(Split.TEST, 0))
 
+    def test_share(self, shard: Shard) -> ImageSource:
+        """Return a source with every ``shard.count``-th test image only; all where there are not so many."""
+        if self.test_size < shard.count:
+            return self
+        part = copy.copy(self)
+        used = self._used[Split.TEST][shard.index :: shard.count]
+        part._used = {**self._used, Split.TEST: used}
+        return part
+
+    def hold_out(self, share: float, seed: int) -> tuple[ImageSource, ImageSource]:
+        """Part the training images: a source without ``share`` of them, and one whose test images they are.
+
+        The share is taken of each class, and is the same for the same ``seed``.
+
+        Raises:
+            UsageError: one of the parts would be empty.
+        """
+        held = set(self._by_class(Split.TRAIN, seed)[: round(share * self.train_size)])
+        kept = [position for position in self._used[Split.TRAIN] if position not in held]
+        if not held or not kept:
+            raise UsageError(
+                f"Of the {self.train_size} training images of data '{self.info.name}', a share of {share:g} "
+                f"leaves {len(kept)} to train with and {len(held)} to hold out; choose another share."
+            )
+        rest, chosen = copy.copy(self), copy.copy(self)
+        rest._used = {**self._used, Split.TRAIN: kept}
+        chosen._used = {**self._used, Split.TEST: sorted(held)}
+        chosen._tested = Split.TRAIN
+        return rest, chosen
+
     def steps_per_epoch(self, batch_size: int, limit: int = 0) -> int:
         """Return the number of whole training batches; raises UsageError where there is not one."""
         images = len(self._positions(Split.TRAIN, limit))
@@ -134,28 +177,33 @@ class ImageSource(abc.ABC):
         epoch: int,
         start_batch: int = 0,
         limit: int = 0,
+        shard: Shard = WHOLE,
     ) -> Iterator[Batch]:
         """Yield shuffled, augmented (float32 (N, C, H, W), int64 (N,)) in whole batches.
 
         The batches depend on ``seed``, ``epoch`` and the batch's number alone: a run resumed at
-        ``start_batch`` sees what a run that never stopped sees, and nothing before it is decoded.
+        ``start_batch`` sees what a run that never stopped sees, and nothing before it is decoded. The
+        batches of a shard's parts are together those of the whole with a batch ``count`` times as large.
 
         Raises:
             UsageError: there are fewer images than one batch holds.
         """
-        steps = self.steps_per_epoch(batch_size, limit)
+        whole = batch_size * shard.count
+        steps = self.steps_per_epoch(whole, limit)
         positions = self._positions(Split.TRAIN, limit)
         epoch_seed = mixed_seed(seed, epoch)
         order = torch.randperm(len(positions), generator=torch.Generator().manual_seed(epoch_seed)).tolist()
         shuffled = [positions[k] for k in order]
-        batches = [shuffled[k * batch_size : (k + 1) * batch_size] for k in range(start_batch, steps)]
-        for images, labels in self._raw_batches(Split.TRAIN, batches, augment, epoch_seed, start_batch):
+        begins = [k * whole + shard.index * batch_size for k in range(start_batch, steps)]
+        batches = [shuffled[begin : begin + batch_size] for begin in begins]
+        part_seed = mixed_seed(epoch_seed, shard.index) if shard.index else epoch_seed
+        for images, labels in self._raw_batches(Split.TRAIN, batches, augment, part_seed, start_batch):
             yield self._normalize(images), labels
 
     def test_batches(self, batch_size: int, limit: int = 0) -> Iterator[Batch]:
         """Yield every test image once, in order, as (float32 (N, C, H, W), int64 (N,))."""
         positions = self._positions(Split.TEST, limit)
-        yield from self._plain_batches(Split.TEST, positions, batch_size)
+        yield from self._plain_batches(self._tested, positions, batch_size)
 
     def calibration_images(self, count: int, seed: int) -> Tensor:
         """Return up to ``count`` un-augmented training images (N, C, H, W), spread over the classes.
@@ -163,6 +211,11 @@ class ImageSource(abc.ABC):
         A data set that has only validation images lends those.
         """
         split = Split.TRAIN if self.train_size else Split.TEST
+        chosen = self._by_class(split, seed)[:count]
+        return torch.cat([images for images, _ in self._plain_batches(split, chosen, 64)])
+
+    def _by_class(self, split: Split, seed: int) -> list[int]:
+        """Return the positions of ``split`` in random order, one of each class in turn."""
         positions = self._positions(split, 0)
         labels = self._labels(split)[positions].tolist()
         order = torch.randperm(
@@ -173,8 +226,7 @@ class ImageSource(abc.ABC):
         for k in order:
             rounds.append((seen.get(labels[k], 0), len(rounds), positions[k]))
             seen[labels[k]] = seen.get(labels[k], 0) + 1
-        chosen = [position for _, _, position in sorted(rounds)[:count]]
-        return torch.cat([images for images, _ in self._plain_batches(split, chosen, 64)])
+        return [position for _, _, position in sorted(rounds)]
 
     def _plain_batches(self, split: Split, positions: Sequence[int], batch_size: int) -> Iterator[Batch]:
         batches = [positions[k : k + batch_size] for k in range(0, len(positions), batch_size)]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dirnet_convert.errors import DirnetError
-from dirnet_convert.files import replacing
+from dirnet_convert.files import replacing, write_atomic
 from dirnet_convert.run import RunFolder
 
 CHECKPOINT_FORMAT = 1
@@ -25,6 +25,7 @@ class EpochSums:
 
     images: int = 0
     seconds: float = 0.0
+    data_wait_s: float = 0.0
     loss: float = 0.0
     parts: list[float] = field(default_factory=list)
 
@@ -37,11 +38,20 @@ class EpochSums:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The epoch (from 1) whose weights are kept, and its score on the held-out images."""
+
+    epoch: int
+    score: float
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A position in a training, and every state at it.
 
     ``identity`` holds the options that a resumed training must share; ``lines`` is the length of
-    metrics.jsonl. ``student`` has the estimators' states too, in its buffers.
+    metrics.jsonl. ``student`` has the estimators' states too, in its buffers. ``best`` is there where
+    held-out images choose the weights; ``other_random`` has the states of the processes behind the first.
     """
 
     identity: dict[str, Any]
@@ -53,6 +63,8 @@ class Checkpoint:
     average: dict[str, Tensor] | None
     cpu_random: Tensor
     cuda_random: list[Tensor]
+    best: Best | None = None
+    other_random: list[dict[str, Any]] = field(default_factory=list)
 
 
 def checkpoint_path(run: RunFolder) -> Path:
@@ -60,13 +72,29 @@ def checkpoint_path(run: RunFolder) -> Path:
     return run.checkpoint_dir / "latest.pt"
 
 
+def _divergence_path(run: RunFolder) -> Path:
+    return run.checkpoint_dir / "diverged"
+
+
+def mark_diverged(run: RunFolder, sentence: str) -> None:
+    """Remember that the training ran away after its last checkpoint, so that it may go on at another rate."""
+    write_atomic(_divergence_path(run), sentence + "\n")
+
+
+def has_diverged(run: RunFolder) -> bool:
+    """Whether the training ran away after its last checkpoint."""
+    return _divergence_path(run).is_file()
+
+
 def write_checkpoint(run: RunFolder, checkpoint: Checkpoint) -> None:
     """Write the checkpoint in place of the one before, whole or not at all."""
     values = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
     values["sums"] = dataclasses.asdict(checkpoint.sums)
+    values["best"] = None if checkpoint.best is None else dataclasses.asdict(checkpoint.best)
     values["format"] = CHECKPOINT_FORMAT
     with replacing(checkpoint_path(run)) as part:
         torch.save(values, part)
+    _divergence_path(run).unlink(missing_ok=True)
 
 
 def read_checkpoint(run: RunFolder) -> Checkpoint | None:
@@ -86,9 +114,19 @@ def read_checkpoint(run: RunFolder) -> Checkpoint | None:
     if not isinstance(values, dict) or values.pop("format", None) != CHECKPOINT_FORMAT:
         raise DirnetError(f"The checkpoint {path} was written by another version of dirnet; {advice}.")
     values["sums"] = EpochSums(**values["sums"])
+    best = values.get("best")
+    values["best"] = None if best is None else Best(**best)
     return Checkpoint(**values)
 
 
 def drop_checkpoint(run: RunFolder) -> None:
     """Forget the run's checkpoint, so that the next training begins anew."""
     checkpoint_path(run).unlink(missing_ok=True)
+    _divergence_path(run).unlink(missing_ok=True)
+
+
+def remove_leftovers(run: RunFolder) -> None:
+    """Remove what a process that was killed left half-written beside the files that a training writes."""
+    for path in (checkpoint_path(run), run.metrics_path, run.model_path):
+        for part in path.parent.glob(f".{path.name}.*.part"):
+            part.unlink(missing_ok=True)

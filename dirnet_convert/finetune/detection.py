@@ -42,7 +42,7 @@ class DetectionStep(nn.Module):
         if self.teacher is not None:
             with torch.no_grad():
                 _, others = self.teacher(images)
-            rbd = rbd_loss(representations, others)
+            rbd = rbd_loss(representations, others, self.distill.attention, self.distill.distance)
             total = total + self.distill.rbd_weight * rbd
         return total, torch.stack([*parts, rbd]).detach()
 
@@ -61,6 +61,8 @@ def check_detection(job: TrainJob) -> None:
     ):
         if given:
             raise UsageError(f"{name} is for classifiers; a detector is trained with it set to 0.")
+    if job.distill.representations:
+        raise UsageError("distill.representations is for classifiers; leave it empty for a detector.")
     if job.options.precision is not Precision.FLOAT32:
         raise UsageError(f"{job.section}.precision must be float32 for a detector.")
     if job.options.region_samples and not isinstance(job.student, FasterRCNN):

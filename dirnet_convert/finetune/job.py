@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -10,10 +10,11 @@ from torch import nn
 from dirnet_convert.data.source import ImageSource
 from dirnet_convert.errors import UsageError
 from dirnet_convert.evaluate_detection import check_evaluation
-from dirnet_convert.finetune.checkpoint import Checkpoint, read_checkpoint
+from dirnet_convert.finetune.checkpoint import Checkpoint, has_diverged, read_checkpoint
 from dirnet_convert.finetune.detection import check_detection
 from dirnet_convert.finetune.losses import Objective
 from dirnet_convert.finetune.optimizer import check_optimizer
+from dirnet_convert.finetune.ranks import Ranks, one_process
 from dirnet_convert.ranges import check_distill, check_estimator, check_training
 from dirnet_convert.recipe import DistillOptions, EstimatorOptions, Task, TrainOptions, to_dict
 from dirnet_convert.run import RunFolder, Stage
@@ -26,7 +27,8 @@ class TrainJob:
     ``student`` maps images to logits; ``student_forward`` shares its parameters and returns logits, or
     (logits, representations) as ``teacher_forward`` does. A detector's ``student_forward`` takes targets,
     too, and returns (losses by name, representations). ``estimator`` is None where nothing is binary.
-    ``stage`` is what the run has reached when it is done.
+    ``stage`` is what the run has reached when it is done. ``options.batch_size`` is the batch of each of
+    ``ranks``.
     """
 
     run: RunFolder
@@ -39,6 +41,7 @@ class TrainJob:
     distill: DistillOptions
     estimator: EstimatorOptions | None
     seed: int
+    ranks: Ranks = field(default_factory=one_process)
 
     @property
     def section(self) -> str:
@@ -52,17 +55,20 @@ class TrainJob:
         values |= {f"distill.{k}": v for k, v in to_dict(self.distill).items()}
         if self.estimator is not None:
             values |= {f"estimator.{k}": v for k, v in to_dict(self.estimator).items()}
-        return values | {"seed": self.seed, "the number of training images": self.data.train_size}
+        values |= {"seed": self.seed, "the number of training images": self.data.train_size}
+        return values | {"the number of processes": self.ranks.count}
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """The end of a training; ``already_finished`` where there was nothing left to do.
 
-    ``scores`` are those of the last epoch on the test images, by their names in metrics.jsonl.
+    ``kept_epoch`` is the one whose weights stay, the last or that which held-out images chose; ``scores`` are
+    its own on the test images, by their names in metrics.jsonl.
     """
 
     epochs: int
+    kept_epoch: int
     scores: dict[str, float]
     seconds: float
     already_finished: bool
@@ -77,7 +83,7 @@ def check_options(job: TrainJob) -> None:
     """
     check_training(job.options, job.section)
     check_optimizer(job.options)
-    job.data.steps_per_epoch(job.options.batch_size)
+    job.data.steps_per_epoch(job.options.batch_size * job.ranks.count)
     check_distill(job.distill)
     _check_teacher(job)
     if job.estimator is not None:
@@ -99,13 +105,15 @@ def accept_job(job: TrainJob) -> Checkpoint | None:
     check_options(job)
     saved = read_checkpoint(job.run)
     if saved is not None:
-        _check_identity(job.identity(), saved.identity)
+        # What ran away may go on from its last good step by other steps than those that led there.
+        free = {f"{job.section}.lr", f"{job.section}.clip_grad_norm"} if has_diverged(job.run) else set()
+        _check_identity(job.identity(), saved.identity, free)
     return saved
 
 
-def _check_identity(wanted: dict[str, Any], begun: dict[str, Any]) -> None:
+def _check_identity(wanted: dict[str, Any], begun: dict[str, Any], free: set[str]) -> None:
     # An option that the checkpoint lacks came with a later version, whose default is what was done before.
-    for name in sorted(wanted.keys() & begun.keys()):
+    for name in sorted((wanted.keys() & begun.keys()) - free):
         if wanted[name] != begun[name]:
             raise UsageError(
                 f"This run's training began with {name} = {begun[name]}, not {wanted[name]}; go on "

@@ -75,7 +75,7 @@ class Objective:
         if distill.logit_weight != 0.0 and teacher_logits is not None:
             logit = logit_loss(logits, teacher_logits, distill.temperature)
         if distill.rbd_weight != 0.0 and teacher_logits is not None:
-            rbd = rbd_loss(representations, teacher_representations)
+            rbd = rbd_loss(representations, teacher_representations, distill.attention, distill.distance)
         total = logits.new_zeros(())
         weights = (distill.label_weight, distill.logit_weight, distill.rbd_weight)
         for weight, part in zip(weights, (label, logit, rbd), strict=True):

@@ -34,10 +34,10 @@ def append_line(path: Path, report: EpochReport, stage: str) -> None:
     write_atomic(path, "".join(f"{line}\n" for line in lines))
 
 
-def last_scores(path: Path, names: tuple[str, ...]) -> dict[str, float]:
-    """Return the test scores of these names in the last line; raises DirnetError where there is none."""
+def scores_of(path: Path, line: int, names: tuple[str, ...]) -> dict[str, float]:
+    """Return the scores of these names in a line (-1 is the last); raises DirnetError where it is missing."""
     lines = read_lines(path)
-    if not lines:
-        raise DirnetError(f"{path} is empty or missing; train anew with --restart.")
-    values = json.loads(lines[-1])
+    if len(lines) < abs(line):
+        raise DirnetError(f"{path} is missing or too short; train anew with --restart.")
+    values = json.loads(lines[line])
     return {name: float(values[name]) for name in names}

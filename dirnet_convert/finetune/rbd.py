@@ -15,30 +15,55 @@ from torch import Tensor
 from torch.nn import functional
 
 from dirnet_convert.errors import DirnetError
+from dirnet_convert.recipe import Attention, Distance
+
+# What a map of zeros alone is divided by.
+_LEAST = 1e-12
 
 
-def attention_map(representation: Tensor) -> Tensor:
-    """Return the attention map of (N, C, H, W) as (N, H*W) of length 1; for (N, C) the squares themselves.
+def attention_map(representation: Tensor, form: Attention = Attention.SUM_SQUARES) -> Tensor:
+    """Return the attention map of (N, C, H, W) as (N, H*W); of (N, C) channels stand for places.
 
-    Source: Zagoruyko and Komodakis, ICLR 2017, the sum of squares over channels, flattened and divided by its
-    L2 norm.
+    SUM_SQUARES and MEAN_ABS give maps of length 1, MAX_NORMALIZED ones whose largest value is 1.
+
+    Source: Zagoruyko and Komodakis, ICLR 2017: squares, or magnitudes, added up over channels and divided by
+    their L2 norm; the division by the maximum is that of a public re-implementation of Real-to-Binary.
 
     >>> attention_map(torch.tensor([[[[3.0, 0.0]], [[0.0, 2.0]]]])).round(decimals=4)
     tensor([[0.9138, 0.4061]])
     """
-    # A(F) = sum over c of F_c^2;  a = vec(A) / ||vec(A)||_2
-    energy = representation.square()
+    # A(F) = sum over c of F_c^2, or mean over c of |F_c|;  a = vec(A) / ||vec(A)||_2, or vec(A) / max(A)
+    energy = representation.abs() if form is Attention.MEAN_ABS else representation.square()
     if energy.dim() > 2:
-        energy = energy.sum(dim=1)
-    return functional.normalize(energy.flatten(1), dim=1)
+        energy = energy.sum(dim=1) if form is Attention.SUM_SQUARES else energy.mean(dim=1)
+    flat = energy.flatten(1)
+    if form is Attention.MAX_NORMALIZED:
+        return flat / flat.amax(dim=1, keepdim=True).clamp(min=_LEAST)
+    return functional.normalize(flat, dim=1)
 
 
-def rbd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+def map_distance(ours: Tensor, theirs: Tensor, distance: Distance) -> Tensor:
+    """Return the distance between maps (N, P), averaged over the batch, as a scalar.
+
+    L2 has the unit vector from the teacher's map to the student's as its gradient, whatever their distance;
+    MEAN_SQUARE and COSINE (1 - cosine of the angle) fade with it.
+    """
+    if distance is Distance.L2:
+        return torch.linalg.vector_norm(ours - theirs, dim=1).mean()
+    if distance is Distance.MEAN_SQUARE:
+        return functional.mse_loss(ours, theirs)
+    return (1.0 - functional.cosine_similarity(ours, theirs, dim=1)).mean()
+
+
+def rbd_loss(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    attention: Attention = Attention.SUM_SQUARES,
+    distance: Distance = Distance.L2,
+) -> Tensor:
     """Return the sum over the pairs of the distance between their attention maps, averaged over the batch.
 
-    Its gradient in a map is the unit vector from the teacher's map to the student's, and 0 where they agree.
-
-    Source: reconstruction (see the module): L_RBD = sum over l of ||a_l^S - a_l^T||_2.
+    Source: reconstruction (see the module): L_RBD = sum over l of ||a_l^S - a_l^T||_2, or another distance.
 
     Raises:
         DirnetError: the lists are empty or differ in length, or a pair differs in height or width.
@@ -59,6 +84,6 @@ def rbd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
                 f"A representation of the network has shape {tuple(ours.shape)} and the teacher's "
                 f"{tuple(theirs.shape)}; train without with --set distill.rbd_weight=0."
             )
-        difference = attention_map(ours) - attention_map(theirs)
-        total = total + torch.linalg.vector_norm(difference, dim=1).mean()
+        ours, theirs = attention_map(ours, attention), attention_map(theirs, attention)
+        total = total + map_distance(ours, theirs, distance)
     return total

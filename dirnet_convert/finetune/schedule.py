@@ -1,6 +1,8 @@
-"""What changes with the position in the training: the learning rate, and the estimators' t."""
+"""What changes with the position in the training: the learning rate, the estimators, the weights' bounds."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from timm.scheduler import CosineLRScheduler, PolyLRScheduler, StepLRScheduler
@@ -8,21 +10,41 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dirnet_convert.binarize.clip import clip_weight
 from dirnet_convert.binarize.estimators import Estimator
-from dirnet_convert.binarize.layers import BinaryLayer, binary_layers
-from dirnet_convert.recipe import EstimatorOptions, ScheduleKind, TrainOptions
+from dirnet_convert.binarize.layers import BinaryLayer, LayerShares, binary_layers
+from dirnet_convert.recipe import EstimatorOptions, ScheduleKind, TrainOptions, WeightClip
 
 # Enough images for a quantile over all positions of a layer's input.
 OBSERVED_IMAGES = 32
 
 
-def learning_rate_schedule(optimizer: Optimizer, options: TrainOptions, steps_per_epoch: int) -> Scheduler:
-    """Build the schedule of the learning rate; ``step_update(step)`` sets it from the step alone.
+class RateSchedule:
+    """The learning rate at each step: a warm-up from 0 over ``warmup_epochs``, then a fall to ``lr *
+    min_lr_ratio``; with ``inputs_first`` once for each of the training's two parts."""
 
-    It rises linearly from 0 over ``warmup_epochs``, then falls to ``lr * min_lr_ratio``.
-    """
-    total = options.epochs * steps_per_epoch
-    warmup = min(round(options.warmup_epochs * steps_per_epoch), total - 1)
+    def __init__(self, optimizer: Optimizer, options: TrainOptions, steps_per_epoch: int) -> None:
+        total = options.epochs * steps_per_epoch
+        self._first = first_part_steps(options, total)
+        warmup = round(options.warmup_epochs * steps_per_epoch)
+        lengths = [length for length in (self._first, total - self._first) if length > 0]
+        self._parts = [_part_schedule(optimizer, options, length, warmup) for length in lengths]
+
+    def step_update(self, step: int) -> None:
+        """Set the rate of the step after ``step`` ones, from that number alone."""
+        if step < self._first:
+            self._parts[0].step_update(step)
+        else:
+            self._parts[-1].step_update(step - self._first)
+
+
+def first_part_steps(options: TrainOptions, total_steps: int) -> int:
+    """Return the number of steps for which only inputs are binary."""
+    return min(round(options.inputs_first * total_steps), total_steps - 1)
+
+
+def _part_schedule(optimizer: Optimizer, options: TrainOptions, steps: int, warmup: int) -> Scheduler:
+    warmup = min(warmup, steps - 1)
     # A warm-up that starts at lr / warmup takes no step of size 0.
     common = {
         "warmup_t": warmup,
@@ -32,17 +54,41 @@ def learning_rate_schedule(optimizer: Optimizer, options: TrainOptions, steps_pe
     }
     lowest = options.lr * options.min_lr_ratio
     if options.schedule is ScheduleKind.COSINE:
-        return CosineLRScheduler(optimizer, t_initial=total - warmup, lr_min=lowest, **common)
+        return CosineLRScheduler(optimizer, t_initial=steps - warmup, lr_min=lowest, **common)
     if options.schedule is ScheduleKind.LINEAR:
-        return PolyLRScheduler(optimizer, t_initial=total - warmup, power=1.0, lr_min=lowest, **common)
-    return StepLRScheduler(optimizer, decay_t=total + 1, decay_rate=1.0, **common)
+        return PolyLRScheduler(optimizer, t_initial=steps - warmup, power=1.0, lr_min=lowest, **common)
+    return StepLRScheduler(optimizer, decay_t=steps + 1, decay_rate=1.0, **common)
 
 
-def set_estimator_progress(model: nn.Module, fraction: float) -> None:
-    """Move every estimator of ``model`` to where it stands after ``fraction`` in [0, 1] of the training."""
+def part_progress(step: int, first: int, total: int) -> float:
+    """Return how far ``step`` is into its part of the training, the first ``first`` of ``total`` steps or the
+    rest, in [0, 1]."""
+    return step / first if step < first else (step - first) / (total - first)
+
+
+def set_estimator_progress(model: nn.Module, step: int, first: int, total: int) -> None:
+    """Move every estimator of ``model`` to where it stands after ``step`` of ``total`` steps.
+
+    Over the ``first`` ones weights stay real and inputs become binary; afterwards weights become binary too.
+    Each part has its own course from t_min to t_max.
+    """
+    fraction = part_progress(step, first, total)
     for layer in binary_layers(model):
-        layer.weight_estimator.set_progress(fraction)
-        layer.input_estimator.set_progress(fraction)
+        layer.weight_estimator.set_progress(fraction, blend=0.0 if step < first else None)
+        layer.input_estimator.set_progress(fraction, blend=1.0 if 0 < first <= step else None)
+
+
+def clip_weights(model: nn.Module, options: EstimatorOptions, fraction: float) -> None:
+    """Hold the latent weights of ``model``'s binary layers as ``options.clip`` says."""
+    if options.clip is not WeightClip.NONE:
+        for layer in binary_layers(model):
+            clip_weight(layer.weight, options, fraction)
+
+
+def let_weights_begin_real(model: nn.Module) -> None:
+    """Prepare every binary layer of ``model`` for a first part of the training in which weights are real."""
+    for layer in binary_layers(model):
+        layer.weight_estimator.fades = True
 
 
 def set_estimators(model: nn.Module, options: EstimatorOptions) -> None:
@@ -64,15 +110,40 @@ def observe_distributions(model: nn.Module, images: Tensor) -> None:
         for layer in binary_layers(model)
         if layer.weight_estimator.needs_quantile or layer.input_estimator.needs_quantile
     ]
-    if not layers:
-        return
+    if layers:
+        _show_inputs(model, images, dict.fromkeys(layers, BinaryLayer.observe))
+
+
+def receiving_shares(student: nn.Module, model: nn.Module, images: Tensor) -> tuple[LayerShares, ...]:
+    """Return the shares of weights and inputs that receive gradient in each binary layer of ``student``.
+
+    ``model`` runs ``student`` on a few ``images`` (N, C, H, W), in eval mode as observe_distributions does;
+    layers that they do not pass through are left out.
+    """
+    found: dict[str, LayerShares] = {}
+
+    def measure(name: str) -> Callable[[BinaryLayer, Tensor], None]:
+        def keep(layer: BinaryLayer, x: Tensor) -> None:
+            found.setdefault(name, layer.receiving_shares(name, x))
+
+        return keep
+
+    layers = {module: measure(n) for n, module in student.named_modules() if isinstance(module, BinaryLayer)}
+    _show_inputs(model, images, layers)
+    return tuple(found.values())
+
+
+def _show_inputs(
+    model: nn.Module, images: Tensor, layers: dict[BinaryLayer, Callable[[BinaryLayer, Tensor], None]]
+) -> None:
+    """Run ``model`` once in eval mode and show each layer's input to its function."""
     was_training = model.training
 
-    def observe(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def show(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if isinstance(layer, BinaryLayer):
-            layer.observe(inputs[0])
+            layers[layer](layer, inputs[0])
 
-    hooks = [layer.register_forward_pre_hook(observe) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(show) for layer in layers]
     try:
         model.eval()
         with torch.no_grad():

@@ -10,18 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from dirnet_convert.data.boxes import Target
+from dirnet_convert.data.source import ImageSource
 from dirnet_convert.evaluate import evaluate, module_predictor
 from dirnet_convert.evaluate_detection import evaluate_detector
 from dirnet_convert.finetune.detection import DetectionStep, set_region_samples
 from dirnet_convert.finetune.job import TrainJob
 from dirnet_convert.finetune.losses import PART_NAMES, Objective
+from dirnet_convert.finetune.ranks import combined_score
 from dirnet_convert.finetune.step import Compiled, StepFunction, TrainingStep
 from dirnet_convert.models.detectors import FeatureForward, loss_names
 from dirnet_convert.recipe import Task
 
 
 class TrainTask(abc.ABC):
-    """One job's task; ``part_names`` are its losses', ``score_names`` its test scores' names."""
+    """One job's task; ``part_names`` are its losses', ``score_names`` its scores' names, the one that counts
+    first."""
 
     part_names: tuple[str, ...]
     score_names: tuple[str, ...]
@@ -42,20 +45,23 @@ class TrainTask(abc.ABC):
         """Return what shows ``student``'s binary layers their inputs, given images."""
 
     @abc.abstractmethod
-    def scores(self, network: nn.Module, device: str, on_images: Callable[[int], None]) -> dict[str, float]:
-        """Measure ``network`` on the test images."""
+    def scores(
+        self, network: nn.Module, data: ImageSource, on_images: Callable[[int], None]
+    ) -> dict[str, float]:
+        """Measure ``network`` on the test images of ``data``; all processes must call this."""
 
 
 class ClassificationTask(TrainTask):
     """Images and one label each; the score is top-1 accuracy."""
 
     part_names = PART_NAMES
-    score_names = ("test_top1_percent",)
+    score_names = ("top1_percent",)
 
     def step(self, note: Callable[[str], None]) -> StepFunction:
         job = self._job
         objective = Objective(job.distill, job.options.label_smoothing)
-        step = TrainingStep(job.student_forward, job.teacher_forward, objective, job.options.precision)
+        student = job.ranks.parallel(job.student_forward, has_unused=False)
+        step = TrainingStep(student, job.teacher_forward, objective, job.options.precision)
         return Compiled(step, note) if job.options.compile else step
 
     def moved(self, labels: Tensor, device: torch.device) -> Tensor:
@@ -64,16 +70,22 @@ class ClassificationTask(TrainTask):
     def observed(self, student: nn.Module) -> nn.Module:
         return student
 
-    def scores(self, network: nn.Module, device: str, on_images: Callable[[int], None]) -> dict[str, float]:
-        with module_predictor(network, device) as predict:
-            accuracy = evaluate(predict, self._job.data, self._job.options.batch_size, on_images=on_images)
-        return {"test_top1_percent": accuracy.top1_percent}
+    def scores(
+        self, network: nn.Module, data: ImageSource, on_images: Callable[[int], None]
+    ) -> dict[str, float]:
+        ranks = self._job.ranks
+        part = data.test_share(ranks.shard) if ranks.count > 1 else data
+        with module_predictor(network, str(ranks.device)) as predict:
+            accuracy = evaluate(predict, part, self._job.options.batch_size, on_images=on_images)
+        if ranks.count == 1:
+            return {"top1_percent": accuracy.top1_percent}
+        return {"top1_percent": combined_score(ranks, accuracy.images, accuracy.top1_percent)}
 
 
 class DetectionTask(TrainTask):
     """Images and boxes; the detector's own losses, and mean average precision as the score."""
 
-    score_names = ("test_map50_percent", "test_map_percent")
+    score_names = ("map50_percent", "map_percent")
 
     def __init__(self, job: TrainJob) -> None:
         super().__init__(job)
@@ -85,7 +97,9 @@ class DetectionTask(TrainTask):
         # Boxes are matched and sorted by their values, which no compiler takes; the backbone is plain.
         if job.options.compile:
             job.student_forward.compile_backbone(lambda backbone: Compiled(backbone, note))
-        return DetectionStep(job.student_forward, job.teacher_forward, job.distill, self.part_names[:-1])
+        # A box head without a region in a batch learns nothing from it.
+        student = job.ranks.parallel(job.student_forward, has_unused=True)
+        return DetectionStep(student, job.teacher_forward, job.distill, self.part_names[:-1])
 
     def moved(self, labels: list[Target], device: torch.device) -> list[Target]:
         return [{name: value.to(device) for name, value in target.items()} for target in labels]
@@ -93,10 +107,16 @@ class DetectionTask(TrainTask):
     def observed(self, student: nn.Module) -> nn.Module:
         return FeatureForward(student)
 
-    def scores(self, network: nn.Module, device: str, on_images: Callable[[int], None]) -> dict[str, float]:
-        with module_predictor(network, device) as predict:
-            found = evaluate_detector(predict, self._job.data, self._job.options.batch_size, 0, on_images)
-        return {"test_map50_percent": found.map50_percent, "test_map_percent": found.map_percent}
+    def scores(
+        self, network: nn.Module, data: ImageSource, on_images: Callable[[int], None]
+    ) -> dict[str, float]:
+        # Precision is not a mean over images, so that the first process measures it alone.
+        ranks, scores = self._job.ranks, {}
+        if ranks.is_first:
+            with module_predictor(network, str(ranks.device)) as predict:
+                found = evaluate_detector(predict, data, self._job.options.batch_size, 0, on_images)
+            scores = {"map50_percent": found.map50_percent, "map_percent": found.map_percent}
+        return ranks.first(scores)
 
 
 def task_of(job: TrainJob) -> TrainTask:

@@ -39,6 +39,7 @@ _OWN: dict[str, Callable[..., nn.Module]] = {
     "resnet32": cifar_resnet.resnet32,
     "resnet44": cifar_resnet.resnet44,
     "resnet56": cifar_resnet.resnet56,
+    "cifar_resnet18": cifar_resnet.cifar_resnet18,
     "vgg_small": vgg_small.vgg_small,
     "darts_cifar": darts.darts_cifar,
     "darts_imagenet": darts.darts_imagenet,

@@ -1,11 +1,12 @@
-"""Residual networks for 32x32 images with parameter-free shortcuts (He et al. 2016, section 4.2, option
-A)."""
+"""Residual networks for 32x32 images: those of He et al. 2016, section 4.2, with parameter-free shortcuts
+(option A), and ResNet-18."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models import resnet18
 
 
 class BasicBlock(nn.Module):
@@ -63,6 +64,18 @@ class CifarResNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.linear(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+
+
+def cifar_resnet18(num_classes: int = 10) -> nn.Module:
+    """Build ResNet-18 for 32x32 images: torchvision's, but for a 3x3 stem of stride 1 without pooling.
+
+    Source: the CIFAR-10 ResNet-18 of IR-Net's public code, and of most that compare with it.
+    """
+    network = resnet18(num_classes=num_classes)
+    network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+    return network
 
 
 def resnet20(num_classes: int = 10) -> CifarResNet:

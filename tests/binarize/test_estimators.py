@@ -57,17 +57,23 @@ def test_gradients_follow_the_formulas() -> None:
 @pytest.mark.parametrize("kind", list(EstimatorKind))
 def test_gradients_are_the_slopes_of_their_smooth_functions(kind: EstimatorKind) -> None:
     t, k, step = torch.tensor(3.0, dtype=torch.double), torch.tensor(1.0, dtype=torch.double), 1e-6
+    slope_at_bound = (1 / 3) * 0.1 ** (1 / 3 - 1)
 
     def smooth(x: Tensor) -> Tensor:
         if kind is EstimatorKind.STE:
             return x.clamp(-1, 1)
+        if kind is EstimatorKind.RESTE:
+            # The slope is that of the power from 0.1 on, straight below, and there is none beyond 1.
+            return x.sign() * (
+                x.abs().clamp(0.1, 1) ** (1 / t) + slope_at_bound * (x.abs() - 0.1).clamp(max=0)
+            )
         if kind is EstimatorKind.POLYNOMIAL:
             inner = torch.where(x < 0, 2 * x + x * x, 2 * x - x * x)
             return torch.where(x.abs() < 1, inner, x.sign())
         return k * torch.tanh(t * x)
 
     x = _values().double()
-    x = x[(x.abs() - 1).abs() > 1e-4].requires_grad_()
+    x = x[((x.abs() - 1).abs() > 1e-4) & ((x.abs() - 0.1).abs() > 1e-4)].requires_grad_()
     estimated_sign(x, torch.zeros(1, dtype=torch.double), t, k, kind).sum().backward()
     with torch.no_grad():
         numeric = (smooth(x + step) - smooth(x - step)) / (2 * step)
@@ -175,3 +181,47 @@ def test_state_is_saved_with_the_module() -> None:
     after.load_state_dict(before.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(before.buffers(), after.buffers(), strict=True))
     assert torch.equal(_gradient(before, _values()), _gradient(after, _values()))
+
+
+def test_power_grows_from_the_straight_through_estimator() -> None:
+    x = _values()
+    estimator = Estimator(EstimatorKind.RESTE, window=1.5, power_max=3.0)
+    straight = Estimator(EstimatorKind.STE, window=1.5)
+    assert torch.equal(_gradient(estimator, x), _gradient(straight, x))
+    for progress, power in ((0.25, 1.5), (0.5, 2.0), (1.0, 3.0)):
+        estimator.set_progress(progress)
+        assert estimator.t.item() == pytest.approx(power)
+        expected = (1 / power) * x.abs().clamp(min=0.1) ** (1 / power - 1) * (x.abs() <= 1.5)
+        torch.testing.assert_close(_gradient(estimator, x), expected)
+    assert _gradient(estimator, torch.zeros(3)).isfinite().all()
+
+
+def test_inputs_take_their_own_numbers_where_they_have_them() -> None:
+    options = EstimatorOptions(
+        t_min=0.2, t_max=8.0, epsilon=0.3, input_t_min=0.01, input_t_max=4.0, input_epsilon=0.0
+    )
+    weights, inputs = Estimator.for_weights(options), Estimator.for_inputs(options)
+    assert (weights.t_min, weights.t_max, weights.epsilon, weights.window) == (0.2, 8.0, 0.3, 1.0)
+    assert (inputs.t_min, inputs.t_max, inputs.epsilon, inputs.window) == (0.01, 4.0, 0.0, 1.0)
+    assert weights.needs_quantile and not inputs.needs_quantile
+    assert Estimator.for_inputs(EstimatorOptions(window=2.0, input_window=0.5)).window == 0.5
+    same = Estimator.for_inputs(EstimatorOptions(t_min=0.2, t_max=8.0, epsilon=0.3))
+    assert (same.t_min, same.t_max, same.epsilon) == (0.2, 8.0, 0.3)
+
+
+@pytest.mark.parametrize(("t", "share"), [(1.0, 0.931), (3.16, 0.554), (6.31, 0.338), (10.0, 0.235)])
+def test_share_of_normal_values_that_receives_gradient(t: float, share: float) -> None:
+    """Known for a slope of at least 0.1: it falls as t grows."""
+    estimator = Estimator(EstimatorKind.EDE)
+    estimator.set_progress(math.log10(t / 0.1) / 2)
+    assert estimator.t.item() == pytest.approx(t)
+    assert estimator.receiving_share(_values(100_000)) == pytest.approx(share, abs=5e-3)
+
+
+def test_what_is_still_real_receives_gradient() -> None:
+    estimator = Estimator(EstimatorKind.STE, window=0.01, gradual=0.5)
+    assert estimator.receiving_share(_values()) == 1.0
+    estimator.set_progress(0.25)
+    assert estimator.receiving_share(_values()) == 1.0
+    estimator.set_progress(0.5)
+    assert estimator.receiving_share(_values()) < 0.05

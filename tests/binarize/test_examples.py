@@ -15,6 +15,7 @@ MODULES = (
     "binarize.imb",
     "binarize.padding",
     "binarize.sign",
+    "data.timed",
     "finetune.losses",
     "finetune.rbd",
 )

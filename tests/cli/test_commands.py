@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -151,3 +152,33 @@ def test_an_old_encoding_gets_question_marks() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert b"digits-resnet20" in done.stdout
+
+
+def test_report_is_a_page_beside_the_run(dirnet: Invoke, converted: Path, tmp_path: Path) -> None:
+    read = dirnet("report", "--run", converted)
+    assert read.exit_code == 0 and str(converted / "report.html") in "".join(read.output.split("\n"))
+    page = (converted / "report.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and "<h2>Plan</h2>" in page
+    made = dirnet("report", "--run", converted, "--out", tmp_path / "page.html", "--json")
+    assert json.loads(made.stdout)["epochs"] == 0
+    assert (tmp_path / "page.html").read_text() == page
+    refused = dirnet("report", "--run", converted, "--out", tmp_path)
+    assert refused.exit_code == 2 and "is a folder" in refused.output
+
+
+def test_a_training_that_runs_away_says_where_and_goes_on_at_a_lower_rate(
+    dirnet: Invoke, refused: Callable[..., str], converted: Path
+) -> None:
+    options = ("--epochs", 2, "--set", "finetune.warmup_epochs=0")
+    sentence = refused(1, "finetune", "--run", converted, *options, "--set", "finetune.lr=1e38", "--json")
+    assert re.search(r"diverged at step \d+: .*'(\d\.)+", sentence), sentence
+    assert "--set finetune.lr=2.5e+37" in sentence
+    done = dirnet("finetune", "--run", converted, *options, "--set", "finetune.lr=0.01", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["epochs"] == 2
+
+
+def test_tensorboard_files_lie_in_the_run(dirnet: Invoke, converted: Path) -> None:
+    pytest.importorskip("tensorboard")
+    assert dirnet("finetune", "--run", converted, "--tensorboard", "--json").exit_code == 0
+    assert list((converted / "tensorboard").glob("events.out.tfevents.*"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dirnet_convert.data.registry import open_data
-from dirnet_convert.data.source import ImageSource, mixed_seed, spread
+from dirnet_convert.data.source import ImageSource, Shard, Split, mixed_seed, spread
 from dirnet_convert.errors import UsageError
 from dirnet_convert.recipe import AugmentKind, DataOptions
 
@@ -108,3 +108,49 @@ def test_spread_and_seed() -> None:
     seeds = {mixed_seed(a, b) for a in range(-2, 20) for b in range(20)}
     assert len(seeds) == 22 * 20
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_held_out_images_are_a_share_of_each_class_and_of_no_other_part(source: ImageSource) -> None:
+    whole = len(source._labels(Split.TRAIN))
+    rest, chosen = source.hold_out(0.25, SEED)
+    assert chosen.test_size == round(0.25 * whole) and rest.train_size == whole - chosen.test_size
+    assert rest.test_size == source.test_size and source.train_size == whole
+    labels = torch.cat([labels for _, labels in chosen.test_batches(64)])
+    counts = torch.bincount(labels, minlength=source.info.classes)
+    assert int(counts.max() - counts.min()) <= 1
+    # Unaugmented and in order: no held-out image is among those that are left.
+    assert not set(chosen._positions(Split.TEST, 0)) & set(rest._positions(Split.TRAIN, 0))
+    again = source.hold_out(0.25, SEED)[1]
+    first, second = next(chosen.test_batches(8)), next(again.test_batches(8))
+    assert torch.equal(first[0], second[0])
+    assert chosen._positions(Split.TEST, 0) != source.hold_out(0.25, SEED + 1)[1]._positions(Split.TEST, 0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.99999])
+def test_a_share_that_leaves_nothing_on_one_side_is_refused(source: ImageSource, share: float) -> None:
+    with pytest.raises(UsageError, match="choose another share"):
+        source.hold_out(share / 10 if share < 0.5 else share, SEED)
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_the_parts_of_a_shard_are_the_whole_batches(source: ImageSource, start: int) -> None:
+    def batches(size: int, shard: Shard) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        found = source.train_batches(size, AugmentKind.NONE, SEED, 1, start_batch=start, shard=shard)
+        return list(islice(found, 3 - start))
+
+    whole = batches(4, Shard())
+    parts = [batches(2, Shard(index, 2)) for index in range(2)]
+    assert len(whole) == len(parts[0]) == len(parts[1]) > 0
+    for (images, labels), *both in zip(whole, *parts, strict=True):
+        assert torch.equal(images, torch.cat([part[0] for part in both]))
+        assert torch.equal(labels, torch.cat([part[1] for part in both]))
+
+
+def test_the_parts_of_the_test_images_are_all_of_them_once(source: ImageSource) -> None:
+    shares = [source.test_share(Shard(index, 3)) for index in range(3)]
+    assert sum(share.test_size for share in shares) == source.test_size
+    positions = [set(share._positions(Split.TEST, 0)) for share in shares]
+    assert not positions[0] & positions[1] and set().union(*positions) == set(
+        source._positions(Split.TEST, 0)
+    )
+    assert source.test_share(Shard(0, 10_000)).test_size == source.test_size

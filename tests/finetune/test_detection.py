@@ -41,7 +41,7 @@ from dirnet_convert.training import finetune_run, new_pretrain_run, pretrain_run
 
 SSDLITE = "ssdlite320_mobilenet_v3_large"
 RESNET18 = "fasterrcnn_resnet18_fpn"
-TIMES = ("seconds", "images_per_s")
+TIMES = ("seconds", "images_per_s", "data_wait_s")
 
 
 def recipe(data: Path, name: str = SSDLITE, **training: object) -> Recipe:

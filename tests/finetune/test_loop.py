@@ -18,13 +18,16 @@ from dirnet_convert.finetune.checkpoint import read_checkpoint
 from dirnet_convert.finetune.loop import train
 from dirnet_convert.finetune.observer import EpochReport, SilentObserver, StepReport
 from dirnet_convert.recipe import (
+    Attention,
     AugmentKind,
+    Distance,
     DistillOptions,
     EstimatorKind,
     EstimatorOptions,
     Precision,
     ScheduleKind,
     TrainOptions,
+    WeightClip,
 )
 from dirnet_convert.run import Stage
 
@@ -67,7 +70,10 @@ def test_learns_and_records(tiny: ModuleType, tmp_path: Path) -> None:
         assert row["stage"] == "finetune" and row["images_per_s"] > 0 and row["lr"] >= 0
         weighed = row["label_loss"] + 0.5 * row["logit_loss"] + 0.5 * row["rbd_loss"]
         assert row["train_loss"] == pytest.approx(weighed, rel=1e-5)
+        assert [layer["name"] for layer in row["receiving"]] == ["conv1", "conv2"]
+        assert all(0 <= layer[kind] <= 1 for layer in row["receiving"] for kind in ("weights", "inputs"))
     assert rows[-1]["t"] == pytest.approx(10.0, rel=0.15)
+    assert rows[-1]["receiving"][0]["weights"] < rows[0]["receiving"][0]["weights"]
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9])
@@ -118,6 +124,7 @@ CHANGES = {
     "augment": {"options": {"augment": AugmentKind.NONE}},
     "clip_grad_norm": {"options": {"clip_grad_norm": 0.01}},
     "ema_decay": {"options": {"ema_decay": 0.5}},
+    "holdout": {"options": {"holdout": 0.25}},
     "batch_size": {"options": {"batch_size": 8}},
     "label_weight": {"distill": {"label_weight": 0.0}},
     "logit_weight": {"distill": {"logit_weight": 0.0}},
@@ -130,6 +137,15 @@ CHANGES = {
     "epsilon": {"estimator": {"epsilon": 0.4}},
     "quantile_steps": {"estimator": {"quantile_steps": 1}},
     "gradual_weights": {"estimator": {"gradual_weights": 0.0}},
+    "attention": {"distill": {"attention": Attention.MEAN_ABS}},
+    "distance": {"distill": {"distance": Distance.COSINE}},
+    "reste": {"estimator": {"weights": EstimatorKind.RESTE}},
+    "input_t_min": {"estimator": {"input_t_min": 0.5}},
+    "input_t_max": {"estimator": {"input_t_max": 2.0}},
+    "input_epsilon": {"estimator": {"input_epsilon": 0.4}},
+    "inputs_first": {"options": {"inputs_first": 0.4}},
+    "clip_bound": {"estimator": {"clip": WeightClip.BOUND, "clip_bound": 0.05}},
+    "clip_tau": {"estimator": {"clip": WeightClip.QUANTILE}},
     "gradual_inputs": {"estimator": {"gradual_inputs": 0.5}},
     "precision": {"options": {"precision": Precision.BFLOAT16}},
     "seed": {"seed": 6},
@@ -248,3 +264,111 @@ def test_failing_compiler_falls_back(
     train(tiny.tiny_job(tmp_path, options=dataclasses.replace(tiny.OPTIONS, compile=True)), recorder)
     assert "cannot be compiled" in recorder.notes[-1]
     assert len(recorder.epochs) == 3
+
+
+class _Overflow(torch.nn.Module):
+    """Multiplies by what becomes infinite at one call while training, in its value or in its gradient."""
+
+    def __init__(self, call: int, *, backward: bool = False) -> None:
+        super().__init__()
+        self.calls, self.call, self.backward_too = 0, call, backward
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += self.training
+        if self.calls < self.call or not self.training:
+            return x
+        if not self.backward_too:
+            return x * float("inf")
+        if x.requires_grad:
+            x.register_hook(lambda gradient: gradient * float("inf"))
+        return x.clone()
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_nan_in_the_loss_names_step_and_layer(tiny: ModuleType, tmp_path: Path, compiled: bool) -> None:
+    job = tiny.tiny_job(
+        tmp_path, options=dataclasses.replace(tiny.OPTIONS, compile=compiled, checkpoint_minutes=1e9)
+    )
+    poison = _PoisonAt(job.student, 12, "bn2.weight")
+    with pytest.raises(
+        DirnetError, match=r"diverged at step 13: the loss is nan, first in the output of layer 'bn2'"
+    ) as raised:
+        train(job, poison)
+    assert "The checkpoint of step 8 is kept; go on from it with a lower rate" in str(raised.value)
+    assert raised.value.exit_code == 1
+
+
+def test_nan_between_layers_names_the_layer_that_it_reaches(tiny: ModuleType, tmp_path: Path) -> None:
+    job = tiny.tiny_job(tmp_path, distill=PLAIN)
+    job.student.activation = _Overflow(call=2 * 3 + 1)
+    with pytest.raises(DirnetError, match=r"step 4: the loss is nan, first in the output of layer 'activa"):
+        train(job)
+
+
+@pytest.mark.parametrize("clip", [0.0, 5.0])
+def test_nan_in_a_gradient_names_step_and_parameter(tiny: ModuleType, tmp_path: Path, clip: float) -> None:
+    options = dataclasses.replace(tiny.OPTIONS, clip_grad_norm=clip)
+    job = tiny.tiny_job(tmp_path, distill=PLAIN, options=options)
+    job.student.dropout = _Overflow(call=6, backward=True)
+    # The head lies behind the broken gradient, the second normalization right in front of it.
+    with pytest.raises(DirnetError, match=r"diverged at step 6: the gradient of 'bn2\.bias' is not finite"):
+        train(job)
+    saved = read_checkpoint(job.run)
+    assert saved is not None and saved.step == 5
+    assert all(bool(torch.isfinite(value).all()) for value in saved.student.values())
+
+
+def test_broken_images_are_named(tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = tiny.tiny_job(tmp_path)
+    monkeypatch.setattr(job.data, "_std", torch.full((1, 3, 1, 1), float("nan")))
+    with pytest.raises(DirnetError, match=r"step 1: the loss is nan, first in the images\. Nothing was writ"):
+        train(job)
+
+
+def test_diverged_training_goes_on_with_a_lower_rate_from_its_checkpoint(
+    tiny: ModuleType, tmp_path: Path
+) -> None:
+    job = tiny.tiny_job(tmp_path)
+    with pytest.raises(DirnetError, match="diverged"):
+        train(job, _PoisonAt(job.student, 12, "head.weight"))
+    with pytest.raises(UsageError, match=r"finetune\.momentum"):
+        train(tiny.tiny_job(tmp_path, options=dataclasses.replace(tiny.OPTIONS, momentum=0.5)))
+    recorder = _Recorder()
+    train(tiny.tiny_job(tmp_path, options=dataclasses.replace(tiny.OPTIONS, lr=0.0125)), recorder)
+    assert recorder.steps[0].step == 12
+    # At the third epoch's last step the schedule is the same part of another rate.
+    untroubled = _Recorder()
+    train(tiny.tiny_job(tmp_path / "other"), untroubled)
+    assert recorder.epochs[-1].lr == pytest.approx(untroubled.epochs[-1].lr / 4)
+    # What went well is bound to its options again.
+    with pytest.raises(UsageError, match=r"finetune\.lr = 0\.0125, not 0\.05"):
+        train(tiny.tiny_job(tmp_path, options=dataclasses.replace(tiny.OPTIONS, epochs=4)))
+
+
+def test_held_out_images_choose_the_weights(tiny: ModuleType, tmp_path: Path) -> None:
+    options = dataclasses.replace(tiny.OPTIONS, epochs=5, lr=0.5, holdout=0.25, warmup_epochs=0.0)
+    job = tiny.tiny_job(tmp_path, options=options)
+    recorder = _Recorder()
+    result = train(job, recorder)
+    # A quarter of 8 batches is held out, so 6 are left.
+    assert [report.step for report in recorder.epochs] == [6, 12, 18, 24, 30]
+    held = [report.held_out["holdout_top1_percent"] for report in recorder.epochs]
+    assert result.kept_epoch == held.index(max(held)) + 1
+    assert result.scores == recorder.epochs[result.kept_epoch - 1].scores
+    fresh = tiny.tiny_job(tmp_path / "other").student
+    fresh.load_state_dict(_weights(tmp_path))
+    rest, chosen = job.data.hold_out(0.25, job.seed)
+    assert rest.train_size == 96 and chosen.test_size == 32
+    with module_predictor(fresh) as predict:
+        assert evaluate(predict, chosen).top1_percent == max(held)
+        assert evaluate(predict, job.data).top1_percent == result.scores["test_top1_percent"]
+    again = train(tiny.tiny_job(tmp_path, options=options))
+    assert again.already_finished and again.scores == result.scores
+
+
+def test_without_held_out_images_the_last_epoch_stays(tiny: ModuleType, tmp_path: Path) -> None:
+    recorder = _Recorder()
+    result = train(tiny.tiny_job(tmp_path), recorder)
+    assert result.kept_epoch == result.epochs == 3
+    assert all(report.held_out == {} for report in recorder.epochs)
+    assert "holdout" not in (tmp_path / "metrics.jsonl").read_text()

@@ -9,7 +9,7 @@ from torch.nn import functional
 from dirnet_convert.errors import DirnetError
 from dirnet_convert.finetune.losses import Objective, logit_loss
 from dirnet_convert.finetune.rbd import attention_map, rbd_loss
-from dirnet_convert.recipe import DistillOptions
+from dirnet_convert.recipe import Attention, Distance, DistillOptions
 
 SEED = 11
 LABELS = torch.tensor([0, 2, 1])
@@ -80,6 +80,35 @@ def test_parts_are_weighed() -> None:
     torch.testing.assert_close(loss.total, 0.5 * label + 2.0 * logit + 7.0 * rbd)
     torch.testing.assert_close(logit, logit_loss(logits, teacher, 3.0))
     torch.testing.assert_close(rbd, rbd_loss(ours, theirs))
+
+
+@pytest.mark.parametrize("form", list(Attention))
+@pytest.mark.parametrize("distance", list(Distance))
+def test_every_form_of_rbd_follows_its_formula(form: Attention, distance: Distance) -> None:
+    ours, theirs = _random(3, 4, 5, 5).requires_grad_(), _random(3, 6, 5, 5, seed=1)
+
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        energy = {
+            Attention.SUM_SQUARES: (x**2).sum(0),
+            Attention.MEAN_ABS: x.abs().mean(0),
+            Attention.MAX_NORMALIZED: (x**2).mean(0),
+        }[form].flatten()
+        return energy / (energy.max() if form is Attention.MAX_NORMALIZED else energy.norm())
+
+    expected = 0.0
+    for n in range(3):
+        a, b = plain(ours[n].detach()), plain(theirs[n])
+        expected += {
+            Distance.L2: (a - b).norm(),
+            Distance.MEAN_SQUARE: ((a - b) ** 2).mean(),
+            Distance.COSINE: 1 - (a @ b) / (a.norm() * b.norm()),
+        }[distance].item() / 3
+    loss = rbd_loss([ours], [theirs], form, distance)
+    assert loss.item() == pytest.approx(expected)
+    assert torch.autograd.gradcheck(lambda maps: rbd_loss([maps], [theirs], form, distance), (ours,))
+    zeros = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    rbd_loss([zeros], [zeros.detach()], form, distance).backward()
+    assert zeros.grad is not None and bool(torch.isfinite(zeros.grad).all())
 
 
 def test_representations_that_do_not_match_are_refused() -> None:

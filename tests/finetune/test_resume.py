@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -19,17 +21,26 @@ from dirnet_convert.errors import DirnetError, UsageError
 from dirnet_convert.finetune.checkpoint import checkpoint_path, drop_checkpoint, read_checkpoint
 from dirnet_convert.finetune.loop import train
 from dirnet_convert.finetune.observer import SilentObserver, StepReport
+from dirnet_convert.run import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMES = ("seconds", "images_per_s")
+SEED = 3
+TIMES = ("seconds", "images_per_s", "data_wait_s")
 
 
 def _run_script(
     tiny: ModuleType, folder: Path, compiled: bool, *signal_at: int
 ) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, tiny.__file__, str(folder), str(int(compiled)), *map(str, signal_at)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    command = _command(tiny, folder, compiled, *signal_at)
+    return subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=300)
+
+
+def _command(tiny: ModuleType, folder: Path, compiled: bool, *signal_at: int) -> list[str]:
+    return [sys.executable, tiny.__file__, str(folder), str(int(compiled)), *map(str, signal_at)]
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def _metrics(folder: Path) -> list[dict[str, object]]:
@@ -55,6 +66,46 @@ def test_killed_training_goes_on_bit_for_bit(tiny: ModuleType, tmp_path: Path, c
         assert not list(killed.rglob("*.part"))
     assert _run_script(tiny, killed, compiled).returncode == 0
     _check_equal(whole, killed)
+
+
+@pytest.mark.slow
+def test_training_killed_from_outside_at_any_moment_goes_on_bit_for_bit(
+    tiny: ModuleType, tmp_path: Path
+) -> None:
+    """Unlike a process's own signal after a step, these arrive in passes, updates and half-written files."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert _run_script(tiny, whole, False).returncode == 0
+    chance = random.Random(SEED)
+    print(f"seed {SEED}")
+    # From the first step on, which the first checkpoint shows, a few steps at a time.
+    deaths = 0
+    while deaths < 4:
+        before = _saved_file(killed)
+        process = subprocess.Popen(
+            _command(tiny, killed, False), env=_environment(), stdout=subprocess.DEVNULL
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while _saved_file(killed) == before and process.poll() is None:
+                assert time.monotonic() < deadline, "no step in two minutes"
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0.0, 0.08))
+        finally:
+            process.kill()
+            code = process.wait()
+        if code == 0:
+            break
+        deaths += 1
+    assert deaths >= 2
+    assert _run_script(tiny, killed, False).returncode == 0
+    assert not list(killed.rglob("*.part"))
+    _check_equal(whole, killed)
+
+
+def _saved_file(folder: Path) -> int:
+    """Return the time of the last checkpoint, or 0."""
+    path = checkpoint_path(RunFolder(folder))
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def test_interrupt_writes_a_checkpoint_and_exits_with_130(tiny: ModuleType, tmp_path: Path) -> None:

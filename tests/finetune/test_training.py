@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from dirnet_convert.convert.binarize_network import binarize_network
 from dirnet_convert.convert.new_run import convert_to_run
+from dirnet_convert.convert.rebuild import load_fp32_run
+from dirnet_convert.convert.representations import with_representations
 from dirnet_convert.errors import UsageError
 from dirnet_convert.recipe import (
     ConvertOptions,
@@ -134,3 +138,41 @@ def test_random_weights_follow_the_seed(recipe: Recipe, tmp_path: Path) -> None:
         states.append(load_file(run.model_path))
     assert torch.equal(states[0]["0.weight"], states[1]["0.weight"])
     assert not torch.equal(states[0]["0.weight"], states[2]["0.weight"])
+
+
+def test_representations_are_chosen_by_name(recipe: Recipe, pretrained: RunFolder, tmp_path: Path) -> None:
+    source = dataclasses.replace(recipe, model=ModelOptions(str(pretrained.path)))
+    run = convert_to_run(source, tmp_path / "binary").run
+
+    def losses(*globs: str) -> tuple[float, float]:
+        distill = dataclasses.replace(recipe.distill, representations=globs)
+        finetune_run(run, dataclasses.replace(run.read_config().recipe, distill=distill), restart=True)
+        row = json.loads(run.metrics_path.read_text().splitlines()[-1])
+        return row["rbd_loss"], row["logit_loss"]
+
+    # The one block's end is what is compared without a choice, too; its weights are trained on in between.
+    both, one = losses("4", "1"), losses("4")
+    assert both[0] > one[0] > 0
+    with pytest.raises(
+        UsageError, match=r"'layer\*' names no module of both .* there are '0', '1', '2', '3'"
+    ):
+        losses("layer*")
+
+
+def test_the_default_representations_are_the_blocks_ends(recipe: Recipe, pretrained: RunFolder) -> None:
+    network = load_fp32_run(pretrained)
+    image = torch.zeros(1, 3 if network[0].weight.shape[1] == 3 else 1, 32, 32)
+    built = binarize_network(network, image, ConvertOptions(), EstimatorOptions())
+    chosen = with_representations(built, ["4"])
+    assert chosen.structure.representations == built.structure.representations
+    x = torch.randn(2, *image.shape[1:], generator=torch.Generator().manual_seed(0))
+    for ours, theirs in (
+        (chosen.student_forward, built.student_forward),
+        (chosen.teacher_forward, built.teacher_forward),
+    ):
+        first, second = ours.eval()(x), theirs.eval()(x)
+        assert torch.equal(first[0], second[0]) and torch.equal(first[1][0], second[1][0])
+    # What is inside a block pairs by name, though the activation behind it was replaced.
+    inner = with_representations(built, ["4.relu", "4.bn?", "*.conv1"]).structure.representations
+    assert len(inner) == 4
+    assert {pair.teacher == pair.student for pair in inner} == {True, False}

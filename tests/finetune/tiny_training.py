@@ -1,6 +1,6 @@
 """A training that takes a second: made-up images, a small network; as a script, one that may kill itself.
 
-python tiny_training.py RUN COMPILE [SIGNAL STEP]
+python tiny_training.py RUN COMPILE [SIGNAL STEP [PLAIN_BATCH]]
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from dirnet_convert.errors import DirnetError
 from dirnet_convert.finetune.job import TrainJob
 from dirnet_convert.finetune.loop import train
 from dirnet_convert.finetune.observer import SilentObserver, StepReport
-from dirnet_convert.recipe import ConvertOptions, DistillOptions, EstimatorOptions, TrainOptions
+from dirnet_convert.finetune.schedule import set_estimators
+from dirnet_convert.recipe import (
+    AugmentKind,
+    ConvertOptions,
+    DistillOptions,
+    EstimatorKind,
+    EstimatorOptions,
+    TrainOptions,
+)
 from dirnet_convert.run import RunFolder, Stage
 
 SEED = 5
@@ -124,18 +132,41 @@ class SignalAt(SilentObserver):
             os.kill(os.getpid(), self.number)
 
 
-def main(folder: str, compiled: str, number: str = "0", step: str = "0") -> None:
-    """Train in ``folder``, and get the signal ``number`` after ``step``."""
+def main(folder: str, compiled: str, number: str = "0", step: str = "0", plain: str = "0") -> None:
+    """Train in ``folder``, in as many processes as torchrun started.
+
+    The first one gets the signal ``number`` after ``step``. ``plain``, a batch size, leaves away what depends
+    on how a batch is parted.
+    """
     import dataclasses
+
+    from dirnet_convert.finetune.ranks import open_ranks
 
     torch.set_num_threads(1)
     options = dataclasses.replace(OPTIONS, compile=compiled == "1")
-    observer = SignalAt(int(number), int(step)) if int(number) else SilentObserver()
     try:
-        train(tiny_job(Path(folder), options=options), observer)
+        with open_ranks() as ranks:
+            job = tiny_job(Path(folder), options=options, ranks=ranks)
+            if plain != "0":
+                job = without_batch_effects(job, int(plain))
+            watched = int(number) and ranks.is_first
+            train(job, SignalAt(int(number), int(step)) if watched else SilentObserver())
     except DirnetError as error:
         print(error)
         sys.exit(error.exit_code)
+
+
+def without_batch_effects(job: TrainJob, batch: int) -> TrainJob:
+    """Return ``job`` with this batch size, without what sees a batch as a whole or draws random numbers."""
+    import dataclasses
+
+    estimator = dataclasses.replace(ESTIMATOR, weights=EstimatorKind.EDE, inputs=EstimatorKind.EDE)
+    set_estimators(job.student, estimator)
+    for network in (job.student, job.teacher_forward.network):
+        network.stem[1] = network.bn1 = network.bn2 = nn.Identity()
+        network.dropout.p = 0.0
+    options = dataclasses.replace(job.options, batch_size=batch, augment=AugmentKind.NONE, warmup_epochs=0.0)
+    return dataclasses.replace(job, options=options, estimator=estimator)
 
 
 if __name__ == "__main__":
