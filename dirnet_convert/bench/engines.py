@@ -46,6 +46,7 @@ TITLES = {
 _INT8_REST_TITLES = {
     EngineKind.BINARY: "binary + INT8",
     EngineKind.STOCK: "stock + INT8",
+    EngineKind.OPENVINO: "OpenVINO + INT8",
 }
 DEFAULT_ENGINES = (EngineKind.FP32, EngineKind.INT8, EngineKind.BINARY)
 

@@ -117,12 +117,7 @@ def run_suite(
     require_cores(options.threads, usable_cores())
     report = on_progress or (lambda _what, _done, _total: None)
     rest = rest_of(read_model(models[EngineKind.BINARY]))
-    if rest is Rest.INT8 and any(kind.twin is EngineKind.BINARY for kind in models):
-        raise UsageError(
-            "OpenVINO's network has float layers beside the binary ones, and the run's have become INT8; "
-            "write them in float with 'dirnet export'."
-        )
-    rivals = _check_rivals(models, options, report)
+    rivals = _check_rivals(models, options, rest, report)
     return BenchResult(
         machine=this_machine(("openvino",) if rivals else ()),
         isa=str(chosen_isa()),
@@ -171,7 +166,7 @@ def _contestant(
 
 
 def _check_rivals(
-    models: Mapping[EngineKind, Path], options: BenchOptions, report: Progress
+    models: Mapping[EngineKind, Path], options: BenchOptions, rest: Rest, report: Progress
 ) -> dict[EngineKind, RivalCheck]:
     """Compare what is in OpenVINO with the same network in ONNX Runtime, before anything is timed."""
     kinds = [kind for kind in models if kind.twin is not None]
@@ -181,7 +176,8 @@ def _check_rivals(
         report("comparing outputs", done, len(kinds))
         session = open_engine(kind.twin, models[kind.twin], threads)
         inputs = [_images(session, options, options.seed + k) for k in range(CHECKED_INPUTS)]
-        checks[kind] = check_rival(session, models[kind.twin], models[kind], threads, inputs)
+        twin_rest = rest if kind.twin is EngineKind.BINARY else Rest.FLOAT
+        checks[kind] = check_rival(session, models[kind.twin], models[kind], threads, inputs, twin_rest)
     return checks
 
 

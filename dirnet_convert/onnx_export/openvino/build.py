@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from dirnet_convert.onnx_export.openvino.lower import (
     LoweredLayer,
     lower,
 )
+from dirnet_convert.onnx_export.openvino.quantize import InputStep, quantize_layers
 from dirnet_convert.onnx_export.passes.fold_batch_norm import fold_batch_norm
 from dirnet_convert.onnx_export.passes.merge_slices import merge_slices
 from dirnet_convert.onnx_export.passes.simplify_reshape import simplify_reshape
@@ -42,8 +44,10 @@ class BuiltModel:
     held: tuple[np.ndarray, ...]
 
 
-def build(student: nn.Module, example: Tensor) -> BuiltModel:
+def build(student: nn.Module, example: Tensor, steps: Mapping[str, InputStep] | None = None) -> BuiltModel:
     """Return ``student`` as an OpenVINO model for one image like ``example`` (1, C, H, W).
+
+    Layers that ``steps`` names multiply bytes; all others stay as they are.
 
     Raises:
         UsageError: openvino is not installed.
@@ -56,6 +60,7 @@ def build(student: nn.Module, example: Tensor) -> BuiltModel:
     # Before the names of tensors are taken down.
     common.NameFixPass()(graph)
     layers = lower(graph, most_side_padding())
+    quantize_layers(graph, steps or {})
     common.RemoveUnusedOpsetsPass()(graph)
     held: list[np.ndarray] = []
     core = openvino.Core()
