@@ -197,7 +197,8 @@ def chosen_recipe(
     name = recipe or ""
     source = run_of_model(model) if model is not None else None
     trained = source.read_config().recipe if source is not None else None
-    own = f"{data}-{model.removeprefix('timm:')}" if model and data else ""
+    # A data set's own form of a network goes without its name in the recipe's: cifar10-resnet18.
+    own = f"{data}-{model.removeprefix('timm:').removeprefix('cifar_')}" if model and data else ""
     if not name and trained is None and own in recipe_names():
         name = own
     result = load_recipe(name) if name else trained or Recipe()

@@ -16,6 +16,8 @@ from dirnet_convert.run import RunFolder
 
 # The share of the last loss in the one that is shown, so that it can be read.
 SMOOTHING = 0.05
+# The share of an epoch from which on waiting for images is worth a word.
+WORTH_SAYING = 0.05
 
 
 # What the scores of metrics.jsonl are called on the terminal.
@@ -88,12 +90,14 @@ class TerminalObserver(SilentObserver):
 
     def finished_epoch(self, report: EpochReport) -> None:
         t = "" if report.t is None else f"  t {report.t:.3g}"
+        waited = ""
+        if report.data_wait_s > WORTH_SAYING * report.seconds:
+            waited = f", {report.data_wait_s:.0f} s of it waiting for images"
         held_out = f"held out {score_words(report.held_out)}  " if report.held_out else ""
         self._progress.console.print(
             f"epoch {report.epoch}/{self._epochs}  loss {report.train_loss:.4f}  "
             f"{held_out}test {score_words(report.scores)}  lr {report.lr:.3g}{t}  "
-            f"{report.images_per_s:.0f} images/s  {report.seconds:.0f} s, "
-            f"{report.data_wait_s:.0f} s of it for images",
+            f"{report.images_per_s:.0f} images/s  {report.seconds:.0f} s{waited}",
             highlight=False,
             soft_wrap=True,
         )
