@@ -17,6 +17,23 @@ namespace dirnet {
 
 namespace {
 
+bool all_one(const float* x, int64_t count) {
+  bool result = true;
+  for (int64_t i = 0; i < count; ++i) result = result && x[i] == 1.0F;
+  return result;
+}
+
+// Signs alone can do without the clip: clip(v) >= t is v >= t where t lies in (clip_min, clip_max], below
+// that true for every number, above it for none. What is NaN reaches no threshold, with the clip or without.
+void fold_clip(BlockEpilogue* e) {
+  for (int i = 0; i < e->channels; ++i) {
+    const float t = e->threshold[i];
+    if (t <= e->clip_min) e->threshold[i] = -INFINITY;
+    if (t > e->clip_max) e->threshold[i] = NAN;
+  }
+  e->has_clip = false;
+}
+
 // Multiply-adds of one parallel item: some microseconds, far more than it costs to hand the item out.
 constexpr int64_t kMacsPerItem = 4 * 1000 * 1000;
 
@@ -48,7 +65,21 @@ class Convolution {
     pixel_bytes_ = shape_.group * group_bytes_;
   }
 
-  void run(const Parallel& parallel) const {
+  // False only when memory ran out.
+  bool run(const Parallel& parallel) {
+    const int64_t blocks = layout_.blocks;
+    // Once for all items: they are many more than the blocks.
+    const AlignedBuffer memory(static_cast<size_t>(blocks) * sizeof(BlockEpilogue));
+    if (memory.data() == nullptr) return false;
+    BlockEpilogue* epilogues = reinterpret_cast<BlockEpilogue*>(memory.data());
+    for (int64_t i = 0; i < blocks; ++i) epilogues[i] = block_epilogue(layout_.block(i));
+    epilogues_ = epilogues;
+    run_items(parallel);
+    return true;
+  }
+
+ private:
+  void run_items(const Parallel& parallel) const {
     const int64_t blocks = layout_.blocks;
     // A lane of a shared block works through the whole word, whatever part of it is its group's.
     const int64_t lane_channels = layout_.shared ? kSharedWordChannels : layout_.group_in;
@@ -78,14 +109,15 @@ class Convolution {
     });
   }
 
- private:
   // Only with groups whose channels do not fill whole words of output bits.
   bool blocks_share_words() const {
     return epilogue_.bits != nullptr && shape_.group > 1 && !layout_.shared &&
            layout_.group_out % kBlockChannels != 0;
   }
 
-  BlockEpilogue block_epilogue(int64_t first_channel, int64_t channels) const {
+  BlockEpilogue block_epilogue(const Block& block) const {
+    const int64_t first_channel = block.first_channel;
+    const int64_t channels = block.channels;
     BlockEpilogue e{};
     const size_t bytes = static_cast<size_t>(channels) * sizeof(float);
     std::memcpy(e.scale, epilogue_.scale + first_channel, bytes);
@@ -96,7 +128,8 @@ class Convolution {
       e.can_double =
           e.can_double && !(std::fabs(e.scale[i]) > FLT_MAX / 2 && std::fabs(e.scale[i]) <= FLT_MAX);
     }
-    e.has_slope = epilogue_.slope != nullptr;
+    // Networks without PReLU have slopes of one, which change nothing.
+    e.has_slope = epilogue_.slope != nullptr && !all_one(epilogue_.slope + first_channel, channels);
     if (e.has_slope) std::memcpy(e.slope, epilogue_.slope + first_channel, bytes);
     e.clip_min = epilogue_.clip_min;
     e.clip_max = epilogue_.clip_max;
@@ -111,6 +144,7 @@ class Convolution {
       e.pixel_words = words_for(shape_.out_c);
       e.bit_shift = static_cast<int>(first_channel % 64);
       e.owns_word = !blocks_share_words();
+      if (e.y == nullptr && !e.has_slope && e.has_clip) fold_clip(&e);
     }
     return e;
   }
@@ -131,10 +165,9 @@ class Convolution {
   // Tiles [begin, end) of one block.
   void run_block(int64_t index, int64_t begin, int64_t end) const {
     const Block block = layout_.block(index);
-    const BlockEpilogue epilogue = block_epilogue(block.first_channel, block.channels);
     const SharedLanes lanes = layout_.shared ? shared_lanes(block) : SharedLanes{};
     ConvTile tile{};
-    tile.epilogue = &epilogue;
+    tile.epilogue = epilogues_ + index;
     tile.shared = &lanes;
     tile.input_tap_bytes = shape_.dilation_w * pixel_bytes_;
     tile.input_row_bytes = shape_.dilation_h * shape_.in_w * pixel_bytes_;
@@ -166,11 +199,7 @@ class Convolution {
     PixelCursor cursor(*this, c, input, c.tile_begin(first));
     for (int64_t t = first; t < last; ++t) {
       tile.pixels = c.tile_pixels(t);
-      for (int p = 0; p < tile.pixels; ++p) {
-        tile.input[p] = cursor.input;
-        tile.output[p] = cursor.output;
-        cursor.advance();
-      }
+      cursor.take(&tile);
       run_tile(tile);
     }
   }
@@ -191,10 +220,24 @@ class Convolution {
       locate();
     }
 
-    void advance() {
-      ++output;
-      input += step_bytes_;
-      if (++column_ < columns_) return;
+    // Fills in the pixels of a tile and goes on to the one behind them.
+    void take(ConvTile* tile) {
+      for (int p = 0; p < tile->pixels;) {
+        const int64_t left = columns_ - column_;
+        const int past = tile->pixels - p < left ? tile->pixels : p + static_cast<int>(left);
+        column_ += past - p;
+        for (; p < past; ++p) {
+          tile->input[p] = input;
+          tile->output[p] = output++;
+          input += step_bytes_;
+        }
+        if (column_ < columns_) return;
+        next_row();
+      }
+    }
+
+   private:
+    void next_row() {
       column_ = 0;
       if (++row_ == class_.y.end - class_.y.begin) {
         row_ = 0;
@@ -203,7 +246,6 @@ class Convolution {
       if (image_ < conv_.shape_.batch) locate();
     }
 
-   private:
     void locate() {
       const Conv2dShape& s = conv_.shape_;
       const int64_t oy = class_.y.begin + row_;
@@ -229,6 +271,7 @@ class Convolution {
   const Conv2dShape& shape_;
   const Epilogue& epilogue_;
   const TileClasses& classes_;
+  const BlockEpilogue* epilogues_ = nullptr;  // of each block
   WeightLayout layout_;
   int64_t out_h_;
   int64_t out_w_;
@@ -250,16 +293,14 @@ bool binary_conv2d(const PackedWeights& weights, const uint64_t* input, const Co
   if (!classes.ok()) return false;
   Convolution convolution(*kernels, weights.data(), input, shape, epilogue, classes);
   if (convolution.reads_in_place()) {
-    convolution.run(parallel);
-    return true;
+    return convolution.run(parallel);
   }
   const GroupAlignment alignment(shape, kernels->unit_bytes);
   const AlignedBuffer aligned(alignment.bytes());
   if (aligned.data() == nullptr) return false;
   alignment.run(input, aligned.data(), parallel);
   convolution.use_aligned_groups(aligned.data());
-  convolution.run(parallel);
-  return true;
+  return convolution.run(parallel);
 }
 
 }  // namespace dirnet
