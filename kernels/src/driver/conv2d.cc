@@ -211,10 +211,13 @@ class Convolution {
 
     PixelCursor(const Convolution& conv, const TileClass& c, const uint8_t* group_input, int64_t pixel)
         : conv_(conv), class_(c), group_input_(group_input), columns_(c.x.end - c.x.begin) {
-      const int64_t rows = c.y.end - c.y.begin;
-      column_ = pixel % columns_;
-      row_ = pixel / columns_ % rows;
-      image_ = pixel / columns_ / rows;
+      // Most begin with their class; divisions are dear beside the few tiles of a small image.
+      if (pixel > 0) {
+        const int64_t rows = c.y.end - c.y.begin;
+        column_ = pixel % columns_;
+        row_ = pixel / columns_ % rows;
+        image_ = pixel / columns_ / rows;
+      }
       // Without any valid tap there is nothing to point at, and nothing is read.
       step_bytes_ = c.y.taps == 0 || c.x.taps == 0 ? 0 : conv.shape_.stride_w * conv.pixel_bytes_;
       locate();
@@ -262,7 +265,7 @@ class Convolution {
     const TileClass& class_;
     const uint8_t* group_input_;
     int64_t columns_;
-    int64_t column_, row_, image_;
+    int64_t column_ = 0, row_ = 0, image_ = 0;
     int64_t step_bytes_;
   };
 
