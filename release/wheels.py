@@ -1,6 +1,6 @@
 """Builds the wheels for Linux on x86-64 and arm64, tags them as auditwheel finds them, and tries each.
 
-    python packaging/wheels.py OUTPUT
+    python release/wheels.py OUTPUT
 
 The arm64 one is cross-built, and its library runs under an emulator in ONNX Runtime's own aarch64 build.
 Needs auditwheel and wheel beside dirnet's own tools, g++-aarch64-linux-gnu and qemu-user.
@@ -19,7 +19,7 @@ import venv
 from pathlib import Path
 
 import onnxruntime
-from packaging_model import expected_output, image, write_model
+from wheel_model import expected_output, image, write_model
 
 from dirnet_convert.bench.arm64.artifacts import kernel_sources, runtime_library
 from dirnet_convert.bench.arm64.bundle import OPERATORS, put_library
@@ -37,17 +37,17 @@ _TAG = re.compile(r"manylinux_(\d+)_(\d+)_\w+")
 
 def build(architecture: str, folder: Path) -> Path:
     """Build a wheel for ``architecture`` into ``folder``."""
-    environment = dict(os.environ)
+    environment = _clean_environment()
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
     if architecture != platform.machine():
         toolchain = kernel_sources() / "cmake" / f"{architecture}-linux-gnu.cmake"
-        environment |= {
-            "_PYTHON_HOST_PLATFORM": f"linux-{architecture}",
-            "CMAKE_ARGS": f"-DCMAKE_TOOLCHAIN_FILE={toolchain}",
-        }
-    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT)
-    run_tool(pip, f"Building the {architecture} wheel", env=environment)
-    (wheel,) = folder.glob(f"*linux_{architecture}.whl")
-    return wheel
+        environment["CMAKE_ARGS"] = f"-DCMAKE_TOOLCHAIN_FILE={toolchain}"
+        # Apart from what was built for this machine.
+        pip.append(f"--config-settings=build-dir={folder / 'build'}")
+    run_tool((*pip, ROOT), f"Building the {architecture} wheel", env=environment)
+    (wheel,) = folder.glob("*.whl")
+    # Nothing in Python's part of a wheel depends on the processor, and pip names it after this machine's.
+    return _named(wheel, f"linux_{architecture}")
 
 
 def tagged(wheel: Path) -> Path:
@@ -62,9 +62,7 @@ def tagged(wheel: Path) -> Path:
         raise DirnetError(f"auditwheel gives {wheel.name} no manylinux tag: {' '.join(shown.split())}")
     if (int(found[1]), int(found[2])) > NEWEST_GLIBC:
         raise DirnetError(f"{wheel.name} needs {found[0]}: {' '.join(shown.split())}")
-    tags = (sys.executable, "-m", "wheel", "tags", "--remove", f"--platform-tag={found[0]}", wheel)
-    name = run_tool(tags, "Naming the wheel").strip().splitlines()[-1]
-    return wheel.with_name(Path(name).name)
+    return _named(wheel, found[0])
 
 
 def try_native(wheel: Path) -> None:
@@ -73,15 +71,13 @@ def try_native(wheel: Path) -> None:
         folder = Path(name)
         venv.create(folder / "env", with_pip=True)
         python = folder / "env" / "bin" / "python"
-        environment = {
-            key: value for key, value in os.environ.items() if not key.startswith(("DIRNET", "PYTHON"))
-        }
+        environment = _clean_environment()
         pip = (python, "-m", "pip", "install", "--quiet")
         runtime = (f"onnxruntime=={onnxruntime.__version__}", "numpy", "onnx")
         run_tool((*pip, *runtime), "Installing ONNX Runtime", env=environment)
         run_tool((*pip, "--no-deps", wheel), "Installing the wheel", env=environment)
-        shutil.copy(ROOT / "packaging" / "packaging_model.py", folder)
-        run_tool((python, "packaging_model.py"), f"Running {wheel.name}", cwd=folder, env=environment)
+        shutil.copy(ROOT / "release" / "wheel_model.py", folder)
+        run_tool((python, "wheel_model.py"), f"Running {wheel.name}", cwd=folder, env=environment)
 
 
 def try_emulated(wheel: Path) -> None:
@@ -100,6 +96,16 @@ def try_emulated(wheel: Path) -> None:
         (output,) = job.outputs("binary", [expected.dtype])
     if output.tobytes() != expected.tobytes():
         raise DirnetError(f"{wheel.name} computes something else than it should.")
+
+
+def _named(wheel: Path, platform_tag: str) -> Path:
+    tags = (sys.executable, "-m", "wheel", "tags", "--remove", f"--platform-tag={platform_tag}", wheel)
+    name = run_tool(tags, "Naming the wheel").strip().splitlines()[-1]
+    return wheel.with_name(Path(name).name)
+
+
+def _clean_environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith(("DIRNET", "PYTHON"))}
 
 
 def main() -> None:
