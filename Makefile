@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What the machine has lying about must not be imported in place of what is installed here.
 unexport PYTHONPATH
 
-.PHONY: demo test test-python test-kernels test-sanitizers test-arm64 lint format clean
+.PHONY: demo test test-python test-kernels test-sanitizers test-arm64 wheels lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/dirnet demo
@@ -35,6 +35,10 @@ test-sanitizers: $(VENV)/.test
 test-arm64: $(VENV)/.test
 	PATH="$(abspath $(BIN)):$$PATH" kernels/tests/run_aarch64.sh .build/aarch64 || \
 	  { code=$$?; [ $$code -eq 3 ] && [ -z "$$CI" ] || exit $$code; }
+
+# Wheels for Linux, x86-64 and arm64, in dist/; each is tagged as auditwheel finds it, and tried.
+wheels: $(VENV)/.wheels
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python release/wheels.py dist
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -65,6 +69,10 @@ $(VENV)/.demo: $(BIN)/python $(SOURCES)
 $(VENV)/.test: $(BIN)/python $(SOURCES)
 	$(BIN)/python -m pip install --quiet '.[demo,detect,test,bench,tensorboard]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.wheels: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet auditwheel wheel
+	@touch $@
 
 $(VENV)/.lint: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet $$($(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['lint'])")

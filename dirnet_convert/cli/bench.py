@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CALIBRATION_IMAGES = 64
 RIVALS = ("openvino",)
 VERIFIED_IMAGES = 4
+ROUNDS = 15
+ENGINES = "fp32,int8,binary"
 
 
 def command(
@@ -32,11 +34,11 @@ def command(
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images in one inference.")] = 1,
     rounds: Annotated[
         int, typer.Option("--rounds", min=1, help="Rounds in which each engine has a turn.")
-    ] = 15,
+    ] = ROUNDS,
     device: Annotated[str, typer.Option("--device", help="cpu (this machine) or arm64.")] = "cpu",
     engines: Annotated[
         str, typer.Option("--engines", help="Of fp32, int8, binary, stock; fp32 and binary are needed.")
-    ] = "fp32,int8,binary",
+    ] = ENGINES,
     against: Annotated[
         str,
         typer.Option(
@@ -57,11 +59,20 @@ def command(
     adb: Annotated[bool, typer.Option("--adb", help="With --device arm64: a phone to measure on.")] = False,
     runner: Annotated[
         str,
-        typer.Option("--runner", help="On a board: python (its own), or native, which needs nothing there."),
-    ] = "python",
+        typer.Option(
+            "--runner",
+            help="With --ssh: python (the board's, the default) or native, which needs nothing there.",
+            show_default=False,
+        ),
+    ] = "",
     cores: Annotated[
-        str, typer.Option("--cores", help="With --device arm64: big, little or all, if they differ.")
-    ] = "big",
+        str,
+        typer.Option(
+            "--cores",
+            help="With --device arm64: big (the default), little or all, if they differ.",
+            show_default=False,
+        ),
+    ] = "",
     layers: Annotated[
         bool, typer.Option("--layers", help="Measure every binary convolution alone, too.")
     ] = False,
@@ -94,15 +105,18 @@ def command(
 
     kind_of_device = Device(_one_of(device, [str(kind) for kind in Device], "--device"))
     way = choose_way(kind_of_device, ssh, adb)
-    core_choice = CoreChoice(_one_of(cores, [str(kind) for kind in CoreChoice], "--cores"))
-    runner_kind = RunnerKind(_one_of(runner, [str(kind) for kind in RunnerKind], "--runner"))
-    if way is Way.ADB:
-        # A phone has no Python that could be asked.
-        runner_kind = RunnerKind.NATIVE
-    if way in (Way.SSH, Way.ADB) and (layers or against):
+    if runner and way is not Way.SSH:
+        raise UsageError("--runner is for a board over --ssh; leave it out.")
+    if cores and (kind_of_device is Device.CPU or way is Way.EMULATED):
+        raise UsageError("--cores is for an arm64 machine, a board or a phone; leave it out.")
+    if way is not Way.NATIVE and (layers or against):
         raise UsageError(
-            "--layers and --against work on the machine itself; leave them out with --ssh and --adb."
+            "--layers and --against work on the machine itself; leave them out with --device arm64 elsewhere."
         )
+    core_choice = CoreChoice(_one_of(cores or "big", [str(kind) for kind in CoreChoice], "--cores"))
+    # A phone has no Python that could be asked.
+    usual = RunnerKind.NATIVE if way is Way.ADB else RunnerKind.PYTHON
+    runner_kind = RunnerKind(_one_of(runner or usual, [str(kind) for kind in RunnerKind], "--runner"))
     if kind_of_device is Device.ARM64 and way is Way.NATIVE:
         pin_to(choose_cores(local_capacities(), core_choice))
     if against:
@@ -118,6 +132,11 @@ def command(
     )
     folder = open_run(run)
     if way is Way.EMULATED:
+        if (options.threads, batch, rounds, engines) != ((1,), 1, ROUNDS, ENGINES):
+            raise UsageError(
+                "The emulator counts one image of FP32 and binary on one thread; leave --threads, --batch, "
+                "--rounds and --engines out."
+            )
         bench_emulated(folder, seed, json)
         return
     if against:

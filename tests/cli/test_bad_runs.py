@@ -246,3 +246,25 @@ def test_ctrl_c_after_the_last_step_of_an_epoch_keeps_the_epoch(
     result = dirnet("finetune", "--run", converted, "--json")
     assert json.loads(result.stdout)["epochs"] == 2
     assert len((converted / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--threads", "2"), "leave --threads"),
+        (("--rounds", "3"), "leave --threads"),
+        (("--engines", "fp32,binary"), "leave --threads"),
+        (("--layers",), "work on the machine itself"),
+        (("--cores", "big"), "--cores is for"),
+    ],
+)
+def test_what_an_emulator_does_not_take(
+    refused: Refused,
+    exported: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: tuple[str, ...],
+    words: str,
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("dirnet_convert.bench.devices.missing_tools", lambda _names: ())
+    assert words in refused(2, "bench", "--run", exported, "--device", "arm64", *option)

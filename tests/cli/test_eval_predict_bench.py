@@ -178,6 +178,9 @@ def test_a_run_with_int8_beside_its_bits(run: Path, tmp_path: Path) -> None:
         (("--device", "arm64", "--ssh", "pi@board", "--layers"), "--layers and --against"),
         (("--device", "arm64", "--ssh", "pi@board", "--runner", "rust"), "none of python, native"),
         (("--device", "arm64", "--ssh", "pi@board", "--cores", "huge"), "none of big, little, all"),
+        (("--cores", "big"), "--cores is for an arm64 machine"),
+        (("--runner", "native"), "--runner is for a board over --ssh"),
+        (("--device", "arm64", "--adb", "--runner", "python"), "--runner is for a board over --ssh"),
     ],
 )
 def test_mistakes_of_bench(run: Path, arguments: tuple[str, ...], words: str) -> None:

@@ -44,7 +44,7 @@ def fill_bundle(kind: RunnerKind, folder: Path, version: str) -> None:
     Raises:
         DirnetError: something cannot be built or fetched.
     """
-    _put_library(arm64_library(), folder / OPERATORS)
+    put_library(arm64_library(), folder / OPERATORS)
     if kind is RunnerKind.PYTHON:
         shutil.copy2(str(board_runner.__file__), folder / "board_runner.py")
         return
@@ -116,8 +116,12 @@ def _pip_reason(text: str) -> str:
     return f"{last[0].rstrip('.') if last else 'pip gives no reason'}; or use --runner native"
 
 
-def _put_library(source: Path, target: Path) -> None:
-    """Copy the operator library from ``source``, a shared object or a wheel that has one."""
+def put_library(source: Path, target: Path) -> None:
+    """Copy the operator library from ``source``, a shared object or a wheel that has one.
+
+    Raises:
+        DirnetError: the wheel has none.
+    """
     if source.suffix != ".whl":
         shutil.copy2(source, target)
         return

@@ -27,9 +27,9 @@ constexpr int kFlushesPerHalf = 65535 / (kStepsPerByte * 8);
 // The widened counts of P pixels by V registers of lanes: 16 bits while they suffice, 32 once they do not.
 template <int P, int V>
 struct WideCounts {
-  uint16_t half[P][V * kLanes];
-  uint32_t word[P][V * kLanes];  // meaningful once spilled
-  int flushes = 0;               // since `half` was last empty; while it is 0, `half` holds nothing
+  alignas(16) uint16_t half[P][V * kLanes];
+  alignas(16) uint32_t word[P][V * kLanes];  // meaningful once spilled
+  int flushes = 0;  // since `half` was last empty; while it is 0, `half` holds nothing
   bool spilled = false;
 
   // Not inline: beside the loop that counts it would cost that loop its registers.
@@ -37,29 +37,39 @@ struct WideCounts {
     if (flushes == kFlushesPerHalf) spill();
     uint16_t* sums = &half[0][0];
     if (flushes++ == 0) {
-      for (int i = 0; i < P * V; ++i) {
-        const uint8x16_t more = vld1q_u8(bytes + i * kLanes);
-        vst1q_u16(sums + i * kLanes, vmovl_u8(vget_low_u8(more)));
-        vst1q_u16(sums + i * kLanes + 8, vmovl_high_u8(more));
+      for (int p = 0; p < P; ++p) {
+        DIRNET_UNROLL
+        for (int v = 0; v < V; ++v) {
+          const uint8x16_t more = vld1q_u8(bytes + v * kLanes);
+          vst1q_u16(sums + v * kLanes, vmovl_u8(vget_low_u8(more)));
+          vst1q_u16(sums + v * kLanes + 8, vmovl_high_u8(more));
+        }
+        bytes += V * kLanes;
+        sums += V * kLanes;
       }
       return;
     }
     for (int p = 0; p < P; ++p) {
+      uint8x16_t more[V];
+      uint16x8_t low[V], high[V];
       DIRNET_UNROLL
       for (int v = 0; v < V; ++v) {
-        const uint8x16_t more = vld1q_u8(bytes);
-        const uint16x8_t low = vaddw_u8(vld1q_u16(sums), vget_low_u8(more));
-        const uint16x8_t high = vaddw_high_u8(vld1q_u16(sums + 8), more);
-        vst1q_u16(sums, low);
-        vst1q_u16(sums + 8, high);
-        bytes += kLanes;
-        sums += kLanes;
+        more[v] = vld1q_u8(bytes + v * kLanes);
+        low[v] = vld1q_u16(sums + v * kLanes);
+        high[v] = vld1q_u16(sums + v * kLanes + 8);
       }
+      DIRNET_UNROLL
+      for (int v = 0; v < V; ++v) {
+        vst1q_u16(sums + v * kLanes, vaddw_u8(low[v], vget_low_u8(more[v])));
+        vst1q_u16(sums + v * kLanes + 8, vaddw_high_u8(high[v], more[v]));
+      }
+      bytes += V * kLanes;
+      sums += V * kLanes;
     }
   }
 
   DIRNET_INLINE void add(const uint8x16_t (&counts)[P][V]) {
-    uint8_t bytes[P * V * kLanes];
+    alignas(16) uint8_t bytes[P * V * kLanes];
     DIRNET_UNROLL
     for (int p = 0; p < P; ++p) {
       DIRNET_UNROLL
@@ -170,6 +180,13 @@ struct Finish {
 template <int P, int V>
 void finish_tile(const ConvTile& t, const WideCounts<P, V>& counts) {
   const BlockEpilogue& e = *t.epilogue;
+  // In variables of their own: the compiler cannot know that what is written changes none of them.
+  const float* const residuals = e.residual;
+  float* const outputs = e.y;
+  const int32_t dot_max = t.dot_max;
+  int64_t offsets[P];
+  DIRNET_UNROLL
+  for (int p = 0; p < P; ++p) offsets[p] = t.output[p] * e.pixel_floats;
   uint8x16_t lanes[P][V];
   DIRNET_UNROLL
   for (int v = 0; v < V; ++v) {
@@ -179,10 +196,9 @@ void finish_tile(const ConvTile& t, const WideCounts<P, V>& counts) {
     const int left = e.channels - channel;
     for (int p = 0; p < P; ++p) {
       float32x4_t values[4];
-      counts.dots(p, channel, t.dot_max, values);
-      const int64_t offset = t.output[p] * e.pixel_floats + channel;
-      const float* residual = e.residual != nullptr ? e.residual + offset : nullptr;
-      float* y = e.y != nullptr ? e.y + offset : nullptr;
+      counts.dots(p, channel, dot_max, values);
+      const float* residual = residuals != nullptr ? residuals + offsets[p] + channel : nullptr;
+      float* y = outputs != nullptr ? outputs + offsets[p] + channel : nullptr;
       if (v < V - 1 || left >= kLanes) {
         lanes[p][v] = finish.pixel(values, residual, y);
         continue;
@@ -239,6 +255,29 @@ DIRNET_INLINE void load_weights(const uint8_t* p, uint8x16_t (&w)[V]) {
   }
 }
 
+// One byte of every pixel against one of every channel. All the exclusive-ors of a pixel, then its popcounts,
+// then its additions: processors that keep the order find something to do while a result is under way. The
+// next pixel's byte is fetched meanwhile.
+template <bool kFirst, int P, int V>
+DIRNET_INLINE void byte_step(const uint8_t*& weights, const uint8_t* (&input)[P], uint8x16_t (&count)[P][V]) {
+  uint8x16_t w[V];
+  load_weights(weights, w);
+  weights += V * kLanes;
+  uint8x16_t a = broadcast_next(input[0]);
+  DIRNET_UNROLL
+  for (int p = 0; p < P; ++p) {
+    uint8x16_t x[V];
+    DIRNET_UNROLL
+    for (int v = 0; v < V; ++v) x[v] = veorq_u8(a, w[v]);
+    DIRNET_UNROLL
+    for (int v = 0; v < V; ++v) x[v] = vcntq_u8(x[v]);
+    count[p][0] = kFirst ? x[0] : vaddq_u8(count[p][0], x[0]);
+    if (p + 1 < P) a = broadcast_next(input[p + 1 < P ? p + 1 : p]);
+    DIRNET_UNROLL
+    for (int v = 1; v < V; ++v) count[p][v] = kFirst ? x[v] : vaddq_u8(count[p][v], x[v]);
+  }
+}
+
 template <int P, int V>
 void conv_tile_px16v(const ConvTile& t) {
   WideCounts<P, V> wide;
@@ -255,37 +294,20 @@ void conv_tile_px16v(const ConvTile& t) {
       int64_t left = t.units;
       while (left > 0) {
         const int64_t steps = left < room ? left : room;
+        const uint8_t* const stop = weights + steps * V * kLanes;
+        if (room == kStepsPerByte) byte_step<true>(weights, input, count);
+        while (weights != stop) byte_step<false>(weights, input, count);
         left -= steps;
         room -= steps;
-        const uint8_t* const stop = weights + steps * V * kLanes;
-        // All the exclusive-ors of a pixel, then its popcounts, then its additions: processors that keep the
-        // order find something to do while a result is under way. The next pixel's byte is fetched meanwhile.
-        do {
-          uint8x16_t w[V];
-          load_weights(weights, w);
-          weights += V * kLanes;
-          uint8x16_t a = broadcast_next(input[0]);
-          DIRNET_UNROLL
-          for (int p = 0; p < P; ++p) {
-            uint8x16_t x[V];
-            DIRNET_UNROLL
-            for (int v = 0; v < V; ++v) x[v] = veorq_u8(a, w[v]);
-            DIRNET_UNROLL
-            for (int v = 0; v < V; ++v) x[v] = vcntq_u8(x[v]);
-            count[p][0] = vaddq_u8(count[p][0], x[0]);
-            if (p + 1 < P) a = broadcast_next(input[p + 1 < P ? p + 1 : p]);
-            DIRNET_UNROLL
-            for (int v = 1; v < V; ++v) count[p][v] = vaddq_u8(count[p][v], x[v]);
-          }
-        } while (weights != stop);
         if (room == 0) {
           wide.add(count);
-          clear(count);
           room = kStepsPerByte;
         }
       }
     }
   }
+  // Nothing since the last time that the counts were widened: they are in there already.
+  if (room == kStepsPerByte) clear(count);
   wide.add(count);
   finish_tile(t, wide);
 }
