@@ -38,7 +38,7 @@ test-arm64: $(VENV)/.test
 
 # Wheels for Linux, x86-64 and arm64, in dist/; each is tagged as auditwheel finds it, and tried.
 wheels: $(VENV)/.wheels
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python release/wheels.py dist
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python kernels/wheels/wheels.py dist
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

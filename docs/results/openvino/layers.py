@@ -2,10 +2,10 @@
 
     python docs/results/openvino/layers.py [--threads 1] [--rounds 15] [--out FILE]
 
-A layer's time is a slope: chains of 12 and of 4 layers with weights of their own, in turns in the same rounds,
-(T12 - T4) / 8. What enters and leaves a chain is in both of its times. Two forms: "residual", as in a Bi-Real
-network (scale, bias, shortcut, clip, floats out, and their signs for the next one), and "bits" (scale, bias,
-signs). Before anything is timed, both runtimes' outputs of the long chain are compared.
+A layer's time is a slope: chains of 12 and of 4 layers with weights of their own, in turns in the same
+rounds, (T12 - T4) / 8. What enters and leaves a chain is in both of its times. Two forms: "residual", as in a
+Bi-Real network (scale, bias, shortcut, clip, floats out, and their signs for the next one), and "bits"
+(scale, bias, signs). Both runtimes' outputs of the long chain are compared, too.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Builds the wheels for Linux on x86-64 and arm64, tags them as auditwheel finds them, and tries each.
 
-    python release/wheels.py OUTPUT
+    python kernels/wheels/wheels.py OUTPUT
 
 The arm64 one is cross-built, and its library runs under an emulator in ONNX Runtime's own aarch64 build.
 Needs auditwheel and wheel beside dirnet's own tools, g++-aarch64-linux-gnu and qemu-user.
@@ -28,7 +28,7 @@ from dirnet_convert.bench.arm64.job import JobEngine, JobFolder, read_answer
 from dirnet_convert.bench.arm64.tools import run_tool
 from dirnet_convert.errors import DirnetError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NATIVE, ARM64 = "x86_64", "aarch64"
 # The oldest system that ONNX Runtime's own wheels run on; ours may not ask for a newer one.
 NEWEST_GLIBC = (2, 28)
@@ -76,7 +76,7 @@ def try_native(wheel: Path) -> None:
         runtime = (f"onnxruntime=={onnxruntime.__version__}", "numpy", "onnx")
         run_tool((*pip, *runtime), "Installing ONNX Runtime", env=environment)
         run_tool((*pip, "--no-deps", wheel), "Installing the wheel", env=environment)
-        shutil.copy(ROOT / "release" / "wheel_model.py", folder)
+        shutil.copy(ROOT / "kernels" / "wheels" / "wheel_model.py", folder)
         run_tool((python, "wheel_model.py"), f"Running {wheel.name}", cwd=folder, env=environment)
 
 
