@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from rich.console import Console
@@ -20,7 +21,10 @@ from dirnet_convert.bench.suite import BenchOptions, run_suite
 from dirnet_convert.binarize.layers import BinaryConv2d
 from dirnet_convert.errors import DirnetError
 from dirnet_convert.onnx_export.exporter import export_float_onnx, export_onnx
-from dirnet_convert.onnx_export.openvino.export import export_openvino_checked
+from dirnet_convert.onnx_export.openvino.export import export_openvino_checked, write_openvino_int8
+from dirnet_convert.onnx_export.openvino.quantize import input_steps
+from dirnet_convert.onnx_export.quantize_rest import quantize_rest
+from dirnet_convert.onnx_export.verify_report import ExportMismatch
 from dirnet_convert.recipe import ConvertOptions, EstimatorOptions
 from dirnet_convert.runtime.openvino import compile_for_cpu
 
@@ -112,3 +116,22 @@ def test_a_bound_call_computes_what_was_bound(models: dict[EngineKind, Path]) ->
         session, models[EngineKind.BINARY], models[EngineKind.OPENVINO], 1, [images, images[::-1].copy()]
     )
     assert check.inputs == 2 and check.largest < 1e-4
+
+
+def test_an_int8_rest_has_its_rival(models: dict[EngineKind, Path], tmp_path: Path) -> None:
+    binary = network(SEED)[1]
+    images = torch.rand(8, 3, 12, 10, generator=torch.Generator().manual_seed(SEED)) * 2 - 1
+    quantized = quantize_rest(onnx.load(models[EngineKind.BINARY]), images.numpy())
+    onnx.save(quantized.model, tmp_path / "model.onnx")
+    assert set(input_steps(quantized.model)) == {layer.partition("/")[0] for layer in quantized.layers}
+    write_openvino_int8(binary, images[:2], quantized.model, tmp_path / "model.xml")
+    other = {
+        **models,
+        EngineKind.BINARY: tmp_path / "model.onnx",
+        EngineKind.OPENVINO: tmp_path / "model.xml",
+    }
+    said = to_json(run_suite(other, BenchOptions(measure=SHORT)))
+    titles = {engine["engine"]: engine["title"] for engine in said["results"][0]["engines"]}
+    assert titles["binary"] == "binary + INT8" and titles["openvino"] == "OpenVINO + INT8"
+    with pytest.raises(ExportMismatch):
+        write_openvino_int8(binary, 40 * images[:2], quantized.model, tmp_path / "beyond.xml")

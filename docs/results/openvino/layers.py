@@ -1,11 +1,12 @@
 """Times one binary convolution in dirnet and in OpenVINO, without what enters and leaves a network.
 
-    python docs/results/openvino/layers.py [--threads 1] [--rounds 15] [--out FILE]
+    python docs/results/openvino/layers.py [--rounds 15] [--out FILE]
 
 A layer's time is a slope: chains of 12 and of 4 layers with weights of their own, in turns in the same
 rounds, (T12 - T4) / 8. What enters and leaves a chain is in both of its times. Two forms: "residual", as in a
 Bi-Real network (scale, bias, shortcut, clip, floats out, and their signs for the next one), and "bits"
-(scale, bias, signs). Both runtimes' outputs of the long chain are compared, too.
+(scale, bias, signs). Both runtimes' outputs of the long chain are compared, too. One thread: with more, ONNX
+Runtime's waiting threads would disturb what follows them.
 """
 
 from __future__ import annotations
@@ -69,9 +70,7 @@ def chain(channels: int, length: int, form: str) -> nn.Module:
     return nn.Sequential(*(Unit(channels, form) for _ in range(length))).eval()
 
 
-def contestants(
-    channels: int, size: int, form: str, threads: int, folder: Path
-) -> tuple[list[Contestant], float]:
+def contestants(channels: int, size: int, form: str, folder: Path) -> tuple[list[Contestant], float]:
     """Return both chains in both runtimes, and the largest difference of the long one's outputs."""
     x = torch.randn(1, channels, size, size, generator=torch.Generator().manual_seed(SEED))
     made, outputs = [], []
@@ -79,11 +78,11 @@ def contestants(
         network = chain(channels, length, form)
         path = folder / f"{length}.onnx"
         export_onnx(network, x, path)
-        session = load_session(path, threads=threads)
+        session = load_session(path, threads=1)
         feeds = {session.get_inputs()[0].name: x.numpy()}
         rival = folder / f"{length}.xml"
         openvino.save_model(build(network, x).model, rival, compress_to_fp16=False)
-        compiled = compile_for_cpu(rival, threads, batch=1)
+        compiled = compile_for_cpu(rival, threads=1, batch=1)
         made.append(Contestant(f"dirnet {length}", bound_call(session, feeds)))
         made.append(Contestant(f"openvino {length}", bound_openvino_call(compiled, x.numpy())))
         outputs.append((session.run(None, feeds)[0], compiled(x.numpy())[0]))
@@ -97,17 +96,16 @@ def slopes(measured: Measurement, name: str) -> list[float]:
     return [1e3 * (a - b) / (LONG - SHORT) for a, b in zip(long, short, strict=True)]
 
 
-def measure_shape(channels: int, size: int, form: str, threads: int, rounds: int) -> dict[str, Any]:
+def measure_shape(channels: int, size: int, form: str, rounds: int) -> dict[str, Any]:
     """Return the times of one shape, the ratio dirnet / OpenVINO within a round, and the difference."""
     with tempfile.TemporaryDirectory() as folder:
-        made, difference = contestants(channels, size, form, threads, Path(folder))
+        made, difference = contestants(channels, size, form, Path(folder))
         measured = measure(made, MeasureOptions(rounds=rounds, block_ms=60))
     ours, theirs = slopes(measured, "dirnet"), slopes(measured, "openvino")
     return {
         "channels": channels,
         "size": size,
         "form": form,
-        "threads": threads,
         "dirnet_us": statistics.median(ours),
         "openvino_us": statistics.median(theirs),
         "ratio": statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
@@ -119,14 +117,13 @@ def measure_shape(channels: int, size: int, form: str, threads: int, rounds: int
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rows = []
     for form in FORMS:
         for channels, size in SHAPES:
-            row = measure_shape(channels, size, form, options.threads, options.rounds)
+            row = measure_shape(channels, size, form, options.rounds)
             rows.append(row)
             print(
                 f"{form:8} {channels:3} x {size} x {size}: dirnet {row['dirnet_us']:.1f} us, OpenVINO "
