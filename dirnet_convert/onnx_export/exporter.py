@@ -14,7 +14,7 @@ from dirnet_convert.errors import DirnetError
 from dirnet_convert.files import replacing
 from dirnet_convert.onnx_export.labels import is_binary_layer, strip_metadata
 from dirnet_convert.onnx_export.modules import export_copy
-from dirnet_convert.onnx_export.operators import add_functions
+from dirnet_convert.onnx_export.operators import DOMAIN, OPERATORS, add_functions
 from dirnet_convert.onnx_export.passes import remaining_transposes, run_passes
 from dirnet_convert.onnx_export.passes.fold_batch_norm import fold_batch_norm
 from dirnet_convert.onnx_export.passes.layout import RemainingTranspose
@@ -118,13 +118,29 @@ def finish(model: ir.Model) -> onnx.ModelProto:
     model.producer_name, model.producer_version = _PRODUCER, None
     proto = ir.to_proto(model)
     proto.graph.name = _PRODUCER
-    del proto.graph.value_info[:]
+    _keep_shapes_of_sums(proto)
     add_functions(proto)
     try:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
         raise DirnetError(f"The exported graph is not valid ONNX ({str(error).splitlines()[0]}).") from error
     return proto
+
+
+def _keep_shapes_of_sums(model: onnx.ModelProto) -> None:
+    """Leave in ``model`` the shapes of residuals and of what they are added into, and no others.
+
+    ONNX Runtime lets a sum take its residual's memory where it knows that both are of one size; every other
+    shape it finds out by itself.
+    """
+    wanted: set[str] = set()
+    for node in model.graph.node:
+        if node.domain == DOMAIN and node.op_type.startswith("BinaryConv2dAdd"):
+            names = OPERATORS[node.op_type].input_names()
+            wanted |= {node.input[names.index("residual")], node.output[0]}
+    kept = [value for value in model.graph.value_info if value.name in wanted]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(kept)
 
 
 def _check_size(model: ir.Model) -> None:

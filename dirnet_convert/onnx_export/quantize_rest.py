@@ -136,8 +136,10 @@ def _restore_float_inputs(before: onnx.ModelProto, after: onnx.ModelProto, quant
 
 
 def _finish(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
-    """Leave in ``after`` what an exported model has: no shapes inside the graph, our name, our operators."""
+    """Leave in ``after`` what an exported model has: the same shapes, our name, our operators."""
     del after.graph.value_info[:]
+    written = {name for node in after.graph.node for name in node.output}
+    after.graph.value_info.extend(value for value in before.graph.value_info if value.name in written)
     del after.metadata_props[:]
     after.metadata_props.extend(before.metadata_props)
     after.producer_name, after.producer_version = before.producer_name, before.producer_version

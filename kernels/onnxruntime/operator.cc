@@ -1,5 +1,6 @@
 #include "operator.h"
 
+#include <cstring>
 #include <exception>
 #include <new>
 #include <string>
@@ -42,6 +43,16 @@ OrtStatus* guarded(const Api& api, const Definition& definition, const std::stri
   }
 }
 
+// Where the forms of BinaryConv2d that add a residual have it, and its sum.
+constexpr int kResidual = 5;
+constexpr int kSum = 0;
+
+// Whether an output of floats has the residual's place and shape.
+bool adds_residual(const Definition& d) {
+  return d.inputs.size() > kResidual && std::strcmp(d.inputs[kResidual].name, "residual") == 0 &&
+         d.outputs[kSum].element_type == kFloat32;
+}
+
 const char* DIRNET_ORT_CALL get_name(const CustomOp* op) { return definition_of(op).name; }
 const char* DIRNET_ORT_CALL get_provider(const CustomOp*) { return nullptr; }  // null means the CPU
 size_t DIRNET_ORT_CALL input_count(const CustomOp* op) { return definition_of(op).inputs.size(); }
@@ -79,6 +90,17 @@ OrtStatus* DIRNET_ORT_CALL compute_kernel(void* kernel, OrtKernelContext* contex
   });
 }
 
+// The sum may take the place of a residual that nothing else reads: a tile reads its part before it writes
+// it.
+size_t DIRNET_ORT_CALL residual_in_place(int** input_index, int** output_index) {
+  static int input = kResidual;
+  static int output = kSum;
+  *input_index = &input;
+  *output_index = &output;
+  return 1;
+}
+void DIRNET_ORT_CALL keep_indices(int*, int*) {}
+
 void DIRNET_ORT_CALL destroy_kernel(void* kernel) { delete static_cast<Instance*>(kernel); }
 
 }  // namespace
@@ -104,6 +126,10 @@ Operator::Operator(const Definition& the_definition, Isa the_isa)
   KernelComputeV2 = compute_kernel;
   GetStartVersion = one;
   GetEndVersion = one;
+  if (adds_residual(the_definition)) {
+    GetMayInplace = residual_in_place;
+    ReleaseMayInplace = keep_indices;
+  }
 }
 
 }  // namespace dirnet::ort

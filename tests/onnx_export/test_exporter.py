@@ -52,6 +52,20 @@ def test_every_layer_verifies(exported: Exported, name: str) -> None:
     assert all(engine.top1_agreement == 1.0 for engine in report.engines)
 
 
+def test_the_shapes_of_sums_are_told_so_that_they_can_take_their_residuals_memory(exported: Exported) -> None:
+    graph = exported("resnet_per_convolution").graph
+    adding = [node for node in graph.node if node.op_type.startswith("BinaryConv2dAdd")]
+    assert adding
+    shapes = {
+        value.name: [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
+        for value in graph.value_info
+    }
+    for node in adding:
+        residual = node.input[OPERATORS[node.op_type].input_names().index("residual")]
+        assert len(shapes[residual]) == 4 and shapes[residual] == shapes[node.output[0]]
+    assert set(shapes) <= {name for node in graph.node for name in node.output}
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_model_is_valid_and_every_node_carries_every_attribute(exported: Exported, name: str) -> None:
     model = exported(name)
@@ -112,7 +126,7 @@ def test_onnx_runtime_adds_no_layout_change_to_the_binary_part(
 
 def test_the_file_is_lean(exported: Exported) -> None:
     model = exported("resnet_original")
-    assert not model.graph.value_info and not model.metadata_props and not model.graph.doc_string
+    assert not model.metadata_props and not model.graph.doc_string
     for node in model.graph.node:
         assert not node.doc_string
         assert {entry.key for entry in node.metadata_props} <= {"dirnet.affine", "dirnet.output"}
