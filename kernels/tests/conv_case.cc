@@ -1,5 +1,6 @@
 #include "conv_case.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -107,12 +108,15 @@ ConvCase make_case(const Conv2dShape& s, const EpilogueKind& kind, Random& rando
     c.bias[i] = 0.0F;
     c.threshold[i] = static_cast<float>(random.below(9) - 4);
   }
+  // No PReLU at all, or none in some blocks; and a scale that cannot be doubled.
+  if (random.coin()) std::fill(c.slope.begin(), c.slope.begin() + random.below(s.out_c + 1), 1.0F);
+  if (random.below(4) == 0) c.scale[static_cast<size_t>(random.below(s.out_c))] = 3e38F;
   c.clip_min = kind.clip ? random.symmetric() * 8.0F - 4.0F : -std::numeric_limits<float>::infinity();
   c.clip_max = kind.clip ? random.symmetric() * 8.0F + 8.0F : std::numeric_limits<float>::infinity();
   return c;
 }
 
-ConvResult run_case(const ConvCase& c, Isa isa, const Parallel& parallel) {
+ConvResult run_case(const ConvCase& c, Isa isa, const Parallel& parallel, Sum sum) {
   ConvResult result = empty_result(c);
   Epilogue e;
   e.scale = c.scale.data();
@@ -123,6 +127,10 @@ ConvResult run_case(const ConvCase& c, Isa isa, const Parallel& parallel) {
   e.clip_max = c.clip_max;
   e.threshold = c.kind.bits ? c.threshold.data() : nullptr;
   e.y = c.kind.y ? result.y.data() : nullptr;
+  if (sum == Sum::kInPlace && c.kind.residual && c.kind.y) {
+    std::memcpy(result.y.data(), c.residual.data(), c.residual.size() * sizeof(float));
+    e.residual = result.y.data();
+  }
   e.bits = c.kind.bits ? result.bits.data() : nullptr;
   PackedWeights packed = pack_weights(isa, c.weights.data(), c.shape);
   const PackedWeights moved = static_cast<PackedWeights&&>(packed);

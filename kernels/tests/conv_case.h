@@ -43,7 +43,10 @@ struct ConvResult {
 // Random operands, with NaN, infinities and signed zeros among the epilogue's now and then.
 ConvCase make_case(const Conv2dShape& shape, const EpilogueKind& kind, Random& random);
 
-ConvResult run_case(const ConvCase& c, Isa isa, const Parallel& parallel);
+// Where the floats go: beside the residual, or over it.
+enum class Sum { kApart, kInPlace };
+
+ConvResult run_case(const ConvCase& c, Isa isa, const Parallel& parallel, Sum sum = Sum::kApart);
 
 // Direct convolution of +-1.0 floats padded with true zeros: shares no code with the kernels or the
 // reference.

@@ -28,8 +28,8 @@ void check_case(const ConvCase& c, Random& random) {
     const std::string name = std::string(isa_name(isa)) + ", " + c.name() + ": ";
     CHECK(same_result(c, expected, run_case(c, isa, Parallel{}), &difference), name + difference);
     ShuffledThreads threads{1 + static_cast<int>(random.below(3)), random.bits()};
-    CHECK(same_result(c, expected, run_case(c, isa, threads.parallel()), &difference),
-          "threads, " + name + difference);
+    CHECK(same_result(c, expected, run_case(c, isa, threads.parallel(), Sum::kInPlace), &difference),
+          "threads, in place, " + name + difference);
   }
 }
 
