@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
+_ENGINES = ("fp32", "int8", "binary")
 
 
 def read(name: str) -> dict:
@@ -18,13 +19,15 @@ def read(name: str) -> dict:
     return json.loads((HERE / name).read_text(encoding="utf-8"))
 
 
-def rows(title: str, folder: str, accuracy: dict[str, float]) -> list[tuple[str, ...]]:
-    """Return a row per engine of one benchmark, one thread, batch 1."""
-    bench = read(f"{folder}/bench.json")
+def rows(title: str, file: str, accuracy: dict[str, float], names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return a row for each engine of ``names`` in one benchmark, one thread, batch 1."""
+    bench = read(file)
     result = next(part for part in bench["results"] if part["threads"] == 1)
     table = []
     for engine in result["engines"]:
         name = engine["engine"]
+        if name not in names:
+            continue
         table.append(
             (
                 title,
@@ -46,7 +49,7 @@ def main() -> None:
         "binary": read("cifar10-resnet20/eval-kernels.json")["top1_percent"],
         "stock": read("cifar10-resnet20/eval-stock.json")["top1_percent"],
     }
-    bench = read("resnet18/bench.json")
+    bench = read("openvino/resnet18.json")
     machine, versions = bench["machine"], bench["machine"]["versions"]
     table = Table(
         title="dirnet: one thread, batch 1, in ONNX Runtime",
@@ -65,8 +68,9 @@ def main() -> None:
         table.add_column(heading, justify="right")
     for index, group in enumerate(
         (
-            rows("ResNet-20, CIFAR-10", "cifar10-resnet20", accuracy),
-            rows("ResNet-18, 224 x 224", "resnet18", {}),
+            rows("ResNet-20, CIFAR-10", "cifar10-resnet20/bench.json", accuracy, (*_ENGINES, "stock")),
+            rows("ResNet-18, 224 x 224", "openvino/resnet18.json", {}, _ENGINES),
+            rows("INT8 rest", "openvino/resnet18-int8-rest.json", {}, ("binary",)),
         )
     ):
         if index:

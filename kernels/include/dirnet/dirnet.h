@@ -19,7 +19,7 @@
 
 namespace dirnet {
 
-// kAvx512 stands for AVX-512 F, BW, DQ, VL and VPOPCNTDQ together.
+// kAvx512 stands for AVX-512 F, BW, DQ, VL, VPOPCNTDQ and VNNI together.
 enum class Isa : int { kReference, kPortable, kAvx2, kAvx512, kNeon };
 constexpr int kIsaCount = 5;
 
