@@ -6,6 +6,7 @@
 #include "checks.h"
 #include "operator.h"
 #include "weights.h"
+#include "window.h"
 
 namespace dirnet::ort {
 namespace {
@@ -39,18 +40,8 @@ Conv2dShape read_shape(const NodeInfo& node) {
     throw Failure("attribute 'group' is " + std::to_string(shape.group) + ", which does not divide the " +
                   std::to_string(shape.in_c) + " channels");
   }
-  const std::vector<int64_t> kernel = node.ints_attribute("kernel_shape", 2, 1, kLargest);
-  const std::vector<int64_t> strides = node.ints_attribute("strides", 2, 1, kLargest);
-  const std::vector<int64_t> pads = node.ints_attribute("pads", 4, 0, kLargest);
+  read_window(node, &shape);
   const std::vector<int64_t> dilations = node.ints_attribute("dilations", 2, 1, kLargest);
-  shape.kernel_h = kernel[0];
-  shape.kernel_w = kernel[1];
-  shape.stride_h = strides[0];
-  shape.stride_w = strides[1];
-  shape.pad_top = pads[0];
-  shape.pad_left = pads[1];
-  shape.pad_bottom = pads[2];
-  shape.pad_right = pads[3];
   shape.dilation_h = dilations[0];
   shape.dilation_w = dilations[1];
   // A dot product is counted in 32 bits.

@@ -7,14 +7,14 @@
 #include "checks.h"
 #include "dirnet/stem.h"
 #include "operator.h"
+#include "window.h"
 
 namespace dirnet::ort {
 namespace {
 
 StemShape read_shape(const NodeInfo& node) {
-  const std::vector<int64_t> kernel = node.ints_attribute("kernel_shape", 2, 1, kLargest);
-  const std::vector<int64_t> strides = node.ints_attribute("strides", 2, 1, kLargest);
-  const std::vector<int64_t> pads = node.ints_attribute("pads", 4, 0, kLargest);
+  StemShape shape{};
+  read_window(node, &shape);
   const std::vector<int64_t> pool = node.ints_attribute("pool_kernel_shape", 2, 1, kLargest);
   const std::vector<int64_t> pool_strides = node.ints_attribute("pool_strides", 2, 1, kLargest);
   const std::vector<int64_t> pool_pads = node.ints_attribute("pool_pads", 4, 0, kLargest);
@@ -23,15 +23,6 @@ StemShape read_shape(const NodeInfo& node) {
     throw Failure("attribute 'pool_pads' holds " + std::to_string(pool_pads[i]) +
                   ", which is not smaller than the window");
   }
-  StemShape shape{};
-  shape.kernel_h = kernel[0];
-  shape.kernel_w = kernel[1];
-  shape.stride_h = strides[0];
-  shape.stride_w = strides[1];
-  shape.pad_top = pads[0];
-  shape.pad_left = pads[1];
-  shape.pad_bottom = pads[2];
-  shape.pad_right = pads[3];
   shape.pool_h = pool[0];
   shape.pool_w = pool[1];
   shape.pool_stride_h = pool_strides[0];

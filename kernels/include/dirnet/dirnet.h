@@ -73,27 +73,40 @@ struct Parallel {
   void (*run)(void* context, int64_t items, void (*task)(void* arg, int64_t item), void* arg) = nullptr;
 };
 
-// Weights laid out for one ISA. Holds nothing else; movable, not copyable.
-class PackedWeights {
+// Memory aligned to 64 bytes whose contents are laid out for one ISA. Movable, not copyable.
+class PackedBlock {
  public:
-  PackedWeights() = default;
-  PackedWeights(PackedWeights&& other) noexcept;
-  PackedWeights& operator=(PackedWeights&& other) noexcept;
-  PackedWeights(const PackedWeights&) = delete;
-  PackedWeights& operator=(const PackedWeights&) = delete;
-  ~PackedWeights();
+  PackedBlock() = default;
+  PackedBlock(PackedBlock&& other) noexcept;
+  PackedBlock& operator=(PackedBlock&& other) noexcept;
+  PackedBlock(const PackedBlock&) = delete;
+  PackedBlock& operator=(const PackedBlock&) = delete;
+  ~PackedBlock();
 
   bool empty() const { return data_ == nullptr; }
   Isa isa() const { return isa_; }
   size_t size_bytes() const { return size_bytes_; }
-  const uint8_t* data() const { return data_; }  // aligned to 64 bytes
+  const uint8_t* data() const { return data_; }
+
+ protected:
+  // Zeroed; empty() when memory ran out.
+  PackedBlock(Isa isa, size_t bytes);
+
+  uint8_t* data_ = nullptr;
+
+ private:
+  size_t size_bytes_ = 0;
+  Isa isa_ = Isa::kReference;
+};
+
+// The weights of a binary convolution.
+class PackedWeights : public PackedBlock {
+ public:
+  PackedWeights() = default;
 
  private:
   friend PackedWeights pack_weights(Isa isa, const uint64_t* weights, const Conv2dShape& shape);
-
-  uint8_t* data_ = nullptr;
-  size_t size_bytes_ = 0;
-  Isa isa_ = Isa::kReference;
+  using PackedBlock::PackedBlock;
 };
 
 // Repacks (O, kh, kw, ceil(C / group / 64)) weights for `isa`, which must be built; batch, in_h and in_w of

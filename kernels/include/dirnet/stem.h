@@ -47,20 +47,13 @@ struct StemQuantization {
   int32_t zero_point = 0;  // 0 .. 255
 };
 
-// Weights and bias laid out for one ISA. Movable, not copyable.
-class PackedStem {
+// A stem's weights, bias and, for weights of bytes, scale.
+class PackedStem : public PackedBlock {
  public:
   PackedStem() = default;
-  PackedStem(PackedStem&& other) noexcept;
-  PackedStem& operator=(PackedStem&& other) noexcept;
-  PackedStem(const PackedStem&) = delete;
-  PackedStem& operator=(const PackedStem&) = delete;
-  ~PackedStem();
 
-  bool empty() const { return data_ == nullptr; }
-  Isa isa() const { return isa_; }
-  size_t size_bytes() const { return size_bytes_; }
-  const float* data() const { return data_; }  // aligned to 64 bytes
+  // The biases, and behind them what the form has.
+  const float* floats() const { return reinterpret_cast<const float*>(data()); }
   bool is_int8() const { return quantization_.scale > 0.0F; }
   const StemQuantization& quantization() const { return quantization_; }
 
@@ -68,12 +61,8 @@ class PackedStem {
   friend PackedStem pack_stem(Isa isa, const float* weights, const float* bias, const StemShape& shape);
   friend PackedStem pack_int8_stem(Isa isa, const int8_t* weights, const float* scale, const float* bias,
                                    const StemQuantization& quantization, const StemShape& shape);
+  using PackedBlock::PackedBlock;
 
-  void allocate(Isa isa, size_t bytes);
-
-  float* data_ = nullptr;
-  size_t size_bytes_ = 0;
-  Isa isa_ = Isa::kReference;
   StemQuantization quantization_;
 };
 

@@ -2,45 +2,31 @@
 
 namespace dirnet {
 
-const Kernels* kernels_of(Isa isa) {
-  switch (isa) {
-    case Isa::kPortable:
-      return &kPortableKernels;
-#if defined(DIRNET_BUILD_AVX2)
-    case Isa::kAvx2:
-      return &kAvx2Kernels;
+// The loops hide values from the optimizer, for which MSVC has no way.
+#if defined(_MSC_VER)
+#define DIRNET_PEAKS(loops) nullptr
+#else
+#define DIRNET_PEAKS(loops) &loops
 #endif
-#if defined(DIRNET_BUILD_AVX512)
-    case Isa::kAvx512:
-      return &kAvx512Kernels;
-#endif
-#if defined(DIRNET_BUILD_NEON)
-    case Isa::kNeon:
-      return &kNeonKernels;
-#endif
-    default:
-      return nullptr;
-  }
-}
 
-const StemKernels* stem_kernels_of(Isa isa) {
+IsaTable table_of(Isa isa) {
   switch (isa) {
     case Isa::kPortable:
-      return &kPortableStem;
+      return {&kPortableKernels, &kPortableStem, nullptr};
 #if defined(DIRNET_BUILD_AVX2)
     case Isa::kAvx2:
-      return &kAvx2Stem;
+      return {&kAvx2Kernels, &kAvx2Stem, DIRNET_PEAKS(kAvx2Peaks)};
 #endif
 #if defined(DIRNET_BUILD_AVX512)
     case Isa::kAvx512:
-      return &kAvx512Stem;
+      return {&kAvx512Kernels, &kAvx512Stem, DIRNET_PEAKS(kAvx512Peaks)};
 #endif
 #if defined(DIRNET_BUILD_NEON)
     case Isa::kNeon:
-      return &kNeonStem;
+      return {&kNeonKernels, &kNeonStem, DIRNET_PEAKS(kNeonPeaks)};
 #endif
     default:
-      return nullptr;
+      return {nullptr, nullptr, nullptr};
   }
 }
 

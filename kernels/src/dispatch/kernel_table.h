@@ -2,14 +2,23 @@
 #define DIRNET_SRC_DISPATCH_KERNEL_TABLE_H_
 
 #include "dirnet/dirnet.h"
+#include "driver/peak_loops.h"
 #include "driver/stem_tile.h"
 #include "driver/tile.h"
 
 namespace dirnet {
 
-// The micro-kernels of an ISA; null for kReference, which has none, and for what was not built.
-const Kernels* kernels_of(Isa isa);
-const StemKernels* stem_kernels_of(Isa isa);
+// What an ISA's own files offer; nulls for kReference, which has none, and for what was not built.
+struct IsaTable {
+  const Kernels* kernels;
+  const StemKernels* stem;
+  const PeakLoops* peaks;
+};
+
+IsaTable table_of(Isa isa);
+
+inline const Kernels* kernels_of(Isa isa) { return table_of(isa).kernels; }
+inline const StemKernels* stem_kernels_of(Isa isa) { return table_of(isa).stem; }
 
 }  // namespace dirnet
 

@@ -1,7 +1,8 @@
+#include <cstring>
+
 #include "dirnet/dirnet.h"
 #include "dispatch/kernel_table.h"
 #include "driver/layout.h"
-#include "driver/memory.h"
 
 namespace dirnet {
 
@@ -62,38 +63,18 @@ void pack_shared_block(const uint64_t* weights, const WeightLayout& layout, int6
 
 }  // namespace
 
-PackedWeights::PackedWeights(PackedWeights&& other) noexcept { *this = static_cast<PackedWeights&&>(other); }
-
-PackedWeights& PackedWeights::operator=(PackedWeights&& other) noexcept {
-  if (this == &other) return *this;
-  free_aligned(data_);
-  data_ = other.data_;
-  size_bytes_ = other.size_bytes_;
-  isa_ = other.isa_;
-  other.data_ = nullptr;
-  other.size_bytes_ = 0;
-  return *this;
-}
-
-PackedWeights::~PackedWeights() { free_aligned(data_); }
-
 PackedWeights pack_weights(Isa isa, const uint64_t* weights, const Conv2dShape& shape) {
-  PackedWeights packed;
-  packed.isa_ = isa;
   const Kernels* kernels = kernels_of(isa);
   if (kernels == nullptr) {  // the reference reads the file's own layout
     const int64_t words = shape.out_c * shape.kernel_h * shape.kernel_w * words_for(shape.in_c / shape.group);
-    packed.size_bytes_ = static_cast<size_t>(words) * sizeof(uint64_t);
-    packed.data_ = allocate_aligned(packed.size_bytes_);
-    if (packed.data_ == nullptr) return PackedWeights();
-    uint64_t* copy = reinterpret_cast<uint64_t*>(packed.data_);
-    for (int64_t i = 0; i < words; ++i) copy[i] = weights[i];
+    const size_t bytes = static_cast<size_t>(words) * sizeof(uint64_t);
+    PackedWeights packed(isa, bytes);
+    if (!packed.empty()) std::memcpy(packed.data_, weights, bytes);
     return packed;
   }
   const WeightLayout layout(shape, *kernels);
-  packed.size_bytes_ = static_cast<size_t>(layout.bytes());
-  packed.data_ = allocate_aligned(packed.size_bytes_);
-  if (packed.data_ == nullptr) return PackedWeights();
+  PackedWeights packed(isa, static_cast<size_t>(layout.bytes()));
+  if (packed.empty()) return packed;
   const auto pack = layout.shared ? pack_shared_block : pack_block;
   for (int64_t i = 0; i < layout.blocks; ++i) {
     pack(weights, layout, shape.kernel_h * shape.kernel_w, layout.block(i), packed.data_);

@@ -58,7 +58,7 @@ class Band {
         ring_rows_(std::min(shape.pool_h, shape.conv_h()) + 2 * kWinogradOutputs),
         row_floats_(shape.conv_w() * channels_),
         ring_(static_cast<size_t>((ring_rows_ * row_floats_ + shape.out_w() * channels_)) * sizeof(float)) {
-    const StemEpilogue epilogue{stem.data(), outputs.clip_min, outputs.clip_max};
+    const StemEpilogue epilogue{stem.floats(), outputs.clip_min, outputs.clip_max};
     if (stem.is_int8()) {
       int8_.emplace(kernels_, stem, shape, epilogue, image);
     } else if (takes_winograd(shape) && all_finite(shape, image, begin, end)) {

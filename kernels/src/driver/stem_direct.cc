@@ -13,7 +13,7 @@ DirectRows::DirectRows(const StemKernels& kernels, const PackedStem& stem, const
       row_{},
       window_(static_cast<size_t>(shape.in_c * shape.kernel_h * width_) * sizeof(float)) {
   row_.input = reinterpret_cast<const float*>(window_.data());
-  row_.weights = stem.data() + StemOffsets(shape).direct;
+  row_.weights = stem.floats() + StemOffsets(shape).direct;
   row_.channels = shape.in_c;
   row_.kernel_h = shape.kernel_h;
   row_.kernel_w = shape.kernel_w;

@@ -20,7 +20,7 @@ Int8Rows::Int8Rows(const StemKernels& kernels, const PackedStem& stem, const Ste
       memory_(static_cast<size_t>((shape.kernel_h * shape.in_c + 1) * plane_bytes_)) {
   const Int8Form form{kernels.pack, kernels.element_bytes};
   const Int8Offsets offsets(shape, form);
-  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(stem.data());
+  const uint8_t* bytes = stem.data();
   row_.planes = planes_.data();
   row_.weights = bytes + offsets.weights;
   row_.runs = shape.kernel_h * shape.in_c;

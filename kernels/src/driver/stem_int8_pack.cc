@@ -30,30 +30,30 @@ void pack_channel(const int8_t* weights, const StemShape& s, const Int8Form& for
 
 PackedStem pack_int8_stem(Isa isa, const int8_t* weights, const float* scale, const float* bias,
                           const StemQuantization& quantization, const StemShape& s) {
-  // The reference reads the plain weights only.
-  const StemKernels& kernels = *stem_kernels_of(isa == Isa::kReference ? Isa::kPortable : isa);
-  const Int8Form form{kernels.pack, kernels.element_bytes};
+  const StemKernels* kernels = stem_kernels_of(isa);
+  const Int8Form form = kernels != nullptr ? Int8Form{kernels->pack, kernels->element_bytes} : Int8Form{};
   const Int8Offsets offsets(s, form);
-  PackedStem packed;
-  packed.allocate(isa, static_cast<size_t>(offsets.total));
+  PackedStem packed(isa, static_cast<size_t>(offsets.total));
   if (packed.empty()) return packed;
   packed.quantization_ = quantization;
-  uint8_t* bytes = reinterpret_cast<uint8_t*>(packed.data_);
   const size_t floats = static_cast<size_t>(s.out_c) * sizeof(float);
-  std::memcpy(bytes, bias, floats);
-  std::memcpy(bytes + offsets.scale, scale, floats);
+  std::memcpy(packed.data_, bias, floats);
+  std::memcpy(packed.data_ + offsets.scale, scale, floats);
   const int64_t taps = s.in_c * s.kernel_h * s.kernel_w;
-  std::memcpy(bytes + offsets.plain, weights, static_cast<size_t>(s.out_c * taps));
-  const int64_t group_bytes = (offsets.plain - offsets.weights) / (padded_channels(s) / kStemLanes);
+  if (kernels == nullptr) {
+    std::memcpy(packed.data_ + offsets.weights, weights, static_cast<size_t>(s.out_c * taps));
+    return packed;
+  }
   for (int64_t o = 0; o < s.out_c; ++o) {
+    const int64_t group = o / kStemLanes * Int8Offsets::group_bytes(s, form);
     const int64_t lane = o % kStemLanes * form.pack * form.element_bytes;
-    pack_channel(weights + o * taps, s, form, bytes + offsets.weights + o / kStemLanes * group_bytes + lane);
+    pack_channel(weights + o * taps, s, form, packed.data_ + offsets.weights + group + lane);
     if (form.element_bytes != 1) continue;
     // sum of (q - z) * w = sum of q * w, - z * sum of w: padding is q = z, so all taps always count.
     int32_t sum = 0;
     for (int64_t i = 0; i < taps; ++i) sum += weights[o * taps + i];
     const int32_t start = -quantization.zero_point * sum;
-    std::memcpy(bytes + offsets.start + o * 4, &start, sizeof(start));
+    std::memcpy(packed.data_ + offsets.start + o * 4, &start, sizeof(start));
   }
   return packed;
 }

@@ -33,25 +33,29 @@ struct StemOffsets {
               (takes_winograd(s) ? kWinogradPositions * winograd_channels(s) * padded_channels(s) : 0)) {}
 };
 
-// The form of int8_row's operands.
+// The form of int8_row's operands; none at all for the reference, which reads the weights as they came.
 struct Int8Form {
-  int64_t pack, element_bytes;
+  int64_t pack = 1;
+  int64_t element_bytes = 0;
 };
 
-// The same for weights of bytes, in bytes: bias, scale and start of each padded channel, the weights for
-// int8_row, and the weights as they came, for the reference.
+// The same for weights of bytes, in bytes: bias, scale and start of each padded channel, then the weights,
+// for int8_row or as they came.
 struct Int8Offsets {
-  int64_t scale, start, weights, plain, total;
+  int64_t scale, start, weights, total;
 
   Int8Offsets(const StemShape& s, const Int8Form& form)
       : scale(padded_channels(s) * 4),
         start(scale + padded_channels(s) * 4),
         weights(start + padded_channels(s) * 4),
-        plain(weights +
-              padded_channels(s) * s.kernel_h * s.in_c * steps(s, form) * form.pack * form.element_bytes),
-        total(plain + s.out_c * s.in_c * s.kernel_h * s.kernel_w) {}
+        total(weights + (form.element_bytes == 0 ? s.out_c * s.in_c * s.kernel_h * s.kernel_w
+                                                 : padded_channels(s) / kStemLanes * group_bytes(s, form))) {}
 
   static int64_t steps(const StemShape& s, const Int8Form& form) { return ceil_div(s.kernel_w, form.pack); }
+  // Of kStemLanes channels.
+  static int64_t group_bytes(const StemShape& s, const Int8Form& form) {
+    return s.kernel_h * s.in_c * steps(s, form) * kStemLanes * form.pack * form.element_bytes;
+  }
 };
 
 }  // namespace dirnet

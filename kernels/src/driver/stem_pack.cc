@@ -1,7 +1,4 @@
-#include <utility>
-
 #include "dirnet/stem.h"
-#include "driver/memory.h"
 #include "driver/stem_layout.h"
 
 namespace dirnet {
@@ -56,39 +53,19 @@ void pack_winograd(const float* weights, const StemShape& s, float* out) {
 }  // namespace
 
 PackedStem pack_stem(Isa isa, const float* weights, const float* bias, const StemShape& s) {
-  PackedStem packed;
   const StemOffsets offsets(s);
-  const size_t bytes = static_cast<size_t>(offsets.total) * sizeof(float);
-  packed.allocate(isa, bytes);
+  PackedStem packed(isa, static_cast<size_t>(offsets.total) * sizeof(float));
   if (packed.empty()) return packed;
+  float* floats = reinterpret_cast<float*>(packed.data_);
   const int64_t taps = s.in_c * s.kernel_h * s.kernel_w;
   for (int64_t o = 0; o < s.out_c; ++o) {
-    packed.data_[o] = bias[o];
+    floats[o] = bias[o];
     for (int64_t tap = 0; tap < taps; ++tap) {
-      packed.data_[offsets.direct + tap * padded_channels(s) + o] = weights[o * taps + tap];
+      floats[offsets.direct + tap * padded_channels(s) + o] = weights[o * taps + tap];
     }
   }
-  if (takes_winograd(s)) pack_winograd(weights, s, packed.data_ + offsets.winograd);
+  if (takes_winograd(s)) pack_winograd(weights, s, floats + offsets.winograd);
   return packed;
 }
-
-void PackedStem::allocate(Isa isa, size_t bytes) {
-  data_ = reinterpret_cast<float*>(allocate_aligned(bytes));
-  if (data_ == nullptr) return;
-  isa_ = isa;
-  size_bytes_ = bytes;
-}
-
-PackedStem::PackedStem(PackedStem&& other) noexcept { *this = std::move(other); }
-
-PackedStem& PackedStem::operator=(PackedStem&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(size_bytes_, other.size_bytes_);
-  std::swap(isa_, other.isa_);
-  std::swap(quantization_, other.quantization_);
-  return *this;
-}
-
-PackedStem::~PackedStem() { free_aligned(reinterpret_cast<uint8_t*>(data_)); }
 
 }  // namespace dirnet

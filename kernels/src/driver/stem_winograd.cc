@@ -40,7 +40,7 @@ WinogradRows::WinogradRows(const StemKernels& kernels, const PackedStem& stem, c
   ring_ = transformed + kWinogradPositions * channels * strip_pitch(shape);
   half_ = ring_ + shape.in_c * stride_ * kWinogradTile * columns_;
   strip_.input = transformed;
-  strip_.weights = stem.data() + StemOffsets(shape).winograd;
+  strip_.weights = stem.floats() + StemOffsets(shape).winograd;
   strip_.channels = channels;
   strip_.input_pitch = strip_pitch(shape);
   strip_.tiles = tiles_;

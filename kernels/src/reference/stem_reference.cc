@@ -1,6 +1,5 @@
 #include <cmath>
 
-#include "dispatch/kernel_table.h"
 #include "driver/stem_layout.h"
 #include "reference/reference.h"
 
@@ -13,7 +12,7 @@ namespace {
 double float_sum(const PackedStem& stem, const float* image, const StemShape& s, int64_t o, int64_t y,
                  int64_t x) {
   const StemOffsets offsets(s);
-  const float* weight = stem.data() + offsets.direct + o;
+  const float* weight = stem.floats() + offsets.direct + o;
   double sum = 0;
   for (int64_t c = 0; c < s.in_c; ++c) {
     for (int64_t ky = 0; ky < s.kernel_h; ++ky) {
@@ -38,10 +37,8 @@ int32_t quantized(float x, const StemQuantization& q) {
 
 int32_t int8_sum(const PackedStem& stem, const float* image, const StemShape& s, int64_t o, int64_t y,
                  int64_t x) {
-  const StemKernels& kernels = *stem_kernels_of(Isa::kPortable);
-  const Int8Offsets offsets(s, {kernels.pack, kernels.element_bytes});
-  const int8_t* weight =
-      reinterpret_cast<const int8_t*>(stem.data()) + offsets.plain + o * s.in_c * s.kernel_h * s.kernel_w;
+  const int8_t* weight = reinterpret_cast<const int8_t*>(stem.data()) + Int8Offsets(s, {}).weights +
+                         o * s.in_c * s.kernel_h * s.kernel_w;
   int32_t sum = 0;
   for (int64_t c = 0; c < s.in_c; ++c) {
     for (int64_t ky = 0; ky < s.kernel_h; ++ky) {
@@ -58,14 +55,14 @@ int32_t int8_sum(const PackedStem& stem, const float* image, const StemShape& s,
 }
 
 float scaled(const PackedStem& stem, int32_t sum, const StemShape& s, int64_t o) {
-  return static_cast<float>(sum) * stem.data()[padded_channels(s) + o];
+  return static_cast<float>(sum) * stem.floats()[padded_channels(s) + o];
 }
 
 float activated(const PackedStem& stem, const float* image, const StemShape& s, const StemOutputs& outputs,
                 int64_t o, int64_t y, int64_t x) {
   const float sum = stem.is_int8() ? scaled(stem, int8_sum(stem, image, s, o, y, x), s, o)
                                    : static_cast<float>(float_sum(stem, image, s, o, y, x));
-  float v = sum + stem.data()[o];
+  float v = sum + stem.floats()[o];
   v = v < outputs.clip_min ? outputs.clip_min : v;
   return v > outputs.clip_max ? outputs.clip_max : v;
 }
