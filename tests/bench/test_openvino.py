@@ -48,7 +48,7 @@ def network(seed: int) -> tuple[nn.Module, nn.Module]:
 
     def whole(first: nn.Module, second: nn.Module) -> nn.Module:
         pool = nn.AdaptiveAvgPool2d(1)
-        return nn.Sequential(stem, nn.ReLU(), first, nn.Hardtanh(), second, pool, nn.Flatten(), fc).eval()
+        return nn.Sequential(stem, nn.PReLU(), first, nn.Hardtanh(), second, pool, nn.Flatten(), fc).eval()
 
     binary = [BinaryConv2d.from_conv(conv, ConvertOptions(), EstimatorOptions()) for conv in convs]
     return whole(*convs), whole(*binary)
