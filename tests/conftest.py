@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 from PIL import Image
+
+from dirnet_convert.errors import DirnetError
+from dirnet_convert.runtime import library_path
 
 SEED = int(os.environ.get("DIRNET_TEST_SEED", "20240917"))
 
@@ -38,7 +42,19 @@ def real_data_root() -> Path:
     root = Path(os.environ.get("DIRNET_TEST_DATA", default))
     if root.is_dir():
         return root
-    reason = f"no real data at {root}; set DIRNET_TEST_DATA"
+    _missing(f"no real data at {root}; set DIRNET_TEST_DATA")
+
+
+@pytest.fixture(scope="session")
+def library() -> Path:
+    """Return the compiled library of kernels; skip where it is not built, but fail in CI."""
+    try:
+        return library_path()
+    except DirnetError as error:
+        _missing(str(error))
+
+
+def _missing(reason: str) -> NoReturn:
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(f"{reason} (in CI nothing may skip for it)")
     pytest.skip(reason)

@@ -13,8 +13,6 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from dirnet_convert.errors import DirnetError
-from dirnet_convert.runtime import library_path
 from dirnet_convert.runtime.session import load_session
 
 PAGE = Path(__file__).parent.parent / "docs" / "arm64.md"
@@ -41,14 +39,10 @@ def model(path: Path) -> Path:
     return path
 
 
-def test_the_program(tmp_path: Path) -> None:
+def test_the_program(library: Path, tmp_path: Path) -> None:
     compiler = shutil.which("c++")
     if compiler is None:
         pytest.skip("no C++ compiler")
-    try:
-        library = library_path()
-    except DirnetError as error:
-        pytest.skip(str(error))
     (text,) = re.findall(r"```cpp\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     source = tmp_path / "program.cc"
     source.write_text(text)

@@ -7,9 +7,9 @@ import onnx
 from onnx import numpy_helper
 
 from dirnet_convert.onnx_export.operators import DOMAIN
+from dirnet_convert.runtime.int8 import INT8_STEM
 
 FLOAT_STEM = "StemConv2d"
-INT8_STEM = "StemConv2dInt8"
 _LARGEST_WEIGHT = 127
 _BYTES = 255
 

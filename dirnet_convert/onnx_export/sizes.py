@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 
 from dirnet_convert.onnx_export.operators import DOMAIN
+from dirnet_convert.runtime.int8 import INT8_STEM
 
 
 class SizeKind(enum.StrEnum):
@@ -128,7 +129,7 @@ def _kinds(model: onnx.ModelProto) -> dict[str, SizeKind]:
 
 
 def _kind(node: onnx.NodeProto, index: int) -> SizeKind:
-    if node.domain == DOMAIN and node.op_type.startswith("StemConv2dInt8"):
+    if node.domain == DOMAIN and node.op_type.startswith(INT8_STEM):
         return SizeKind.INT8 if index == 1 else SizeKind.VECTORS
     if node.domain == DOMAIN and node.op_type.startswith("StemConv2d"):
         return SizeKind.CONVOLUTION if index == 1 else SizeKind.VECTORS

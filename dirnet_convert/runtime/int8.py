@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
-_INT8_STEM = "StemConv2dInt8"
+INT8_STEM = "StemConv2dInt8"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def quantize_static(model: Path, output: Path, images: np.ndarray, choice: Int8C
 def rest_of(model: onnx.ModelProto) -> Rest:
     """Return how the layers of ``model`` that are not binary are stored."""
     quantized = any(
-        node.op_type in _QUANTIZERS or node.op_type.startswith(_INT8_STEM) for node in model.graph.node
+        node.op_type in _QUANTIZERS or node.op_type.startswith(INT8_STEM) for node in model.graph.node
     )
     return Rest.INT8 if quantized else Rest.FLOAT
 

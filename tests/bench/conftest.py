@@ -10,20 +10,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dirnet_convert.bench.engines import EngineKind
-from dirnet_convert.errors import DirnetError
-from dirnet_convert.runtime import library_path
 
 CHANNELS, SIZE = 70, 6
 
 
 @pytest.fixture(autouse=True)
-def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip where the compiled library is not built; leave the choice of instruction set to it."""
+def default_isa(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask for the compiled library, and leave the choice of instruction set to it."""
     monkeypatch.delenv("DIRNET_ISA", raising=False)
-    try:
-        library_path()
-    except DirnetError as error:
-        pytest.skip(str(error))
 
 
 def save(path: Path, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> Path:

@@ -8,16 +8,7 @@ import pytest
 
 from dirnet_convert.bench.layers import LayerResult, LayerShape
 from dirnet_convert.bench.peaks import PeakKind, measure_peaks, peak_loop
-from dirnet_convert.errors import DirnetError
 from dirnet_convert.runtime.isa import Isa, available_isas
-
-
-@pytest.fixture(autouse=True)
-def library() -> None:
-    try:
-        available_isas()
-    except DirnetError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("kind", PeakKind)

@@ -11,8 +11,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dirnet_convert.cli.main import app
-from dirnet_convert.errors import DirnetError
-from dirnet_convert.runtime import library_path
 
 NETWORK = """
 from torch import nn
@@ -110,11 +108,7 @@ def converted_once(pretrained_once: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def exported_once(converted_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        library_path()
-    except DirnetError as error:
-        pytest.skip(str(error))
+def exported_once(library: Path, converted_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = shutil.copytree(converted_once, tmp_path_factory.mktemp("exported") / "binary")
     result = run_command("export", "--run", out, "--images", 2, "--json")
     assert result.exit_code == 0, result.output

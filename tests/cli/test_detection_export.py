@@ -15,10 +15,8 @@ from torch import nn
 from typer.testing import Result
 
 from dirnet_convert import api
-from dirnet_convert.errors import DirnetError
 from dirnet_convert.models.detectors import build_detector
 from dirnet_convert.run import RunFolder
-from dirnet_convert.runtime import library_path
 
 Invoke = Callable[..., Result]
 pytestmark = pytest.mark.slow
@@ -26,12 +24,10 @@ MODEL, SIZE, SEED = "ssdlite320_mobilenet_v3_large", 96, 11
 
 
 @pytest.fixture(scope="module")
-def run_once(voc_folder_once: Path, dirnet: Invoke, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_once(
+    library: Path, voc_folder_once: Path, dirnet: Invoke, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A converted and exported run of a detector whose random head has something to say."""
-    try:
-        library_path()
-    except DirnetError as error:
-        pytest.skip(str(error))
     root = tmp_path_factory.mktemp("detector")
     torch.manual_seed(SEED)
     detector = build_detector(MODEL, 2).train()

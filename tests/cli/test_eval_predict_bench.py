@@ -18,11 +18,9 @@ from dirnet_convert.cli import bench, eval, export, predict
 from dirnet_convert.cli.options import plain_errors
 from dirnet_convert.convert.new_run import convert_to_run
 from dirnet_convert.convert.rebuild import example_image, load_run
-from dirnet_convert.errors import DirnetError
 from dirnet_convert.models.catalog import find_model
 from dirnet_convert.onnx_export.exporter import export_onnx
 from dirnet_convert.recipe import ConvertOptions, DataOptions, ModelOptions, Recipe
-from dirnet_convert.runtime import library_path
 
 SEED = 4
 NETWORK = """
@@ -53,12 +51,8 @@ def answer(module: object, *arguments: object) -> dict:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A converted and exported run of a small untrained network on the digits."""
-    try:
-        library_path()
-    except DirnetError as error:
-        pytest.skip(str(error))
     root = tmp_path_factory.mktemp("runs")
     (root / "network.py").write_text(NETWORK)
     name = f"{root / 'network.py'}:small"

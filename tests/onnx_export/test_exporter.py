@@ -130,6 +130,10 @@ def test_the_file_is_lean(exported: Exported) -> None:
     for node in model.graph.node:
         assert not node.doc_string
         assert {entry.key for entry in node.metadata_props} <= {"dirnet.affine", "dirnet.output"}
+    # What ONNX Runtime needs to know to write a sum over its residual, and no more.
+    named = {value.name for value in model.graph.value_info}
+    adding = [node for node in model.graph.node if "Add" in node.op_type and node.domain == DOMAIN]
+    assert adding and named == {node.input[5] for node in adding} | {node.output[0] for node in adding}
 
 
 def test_export_writes_the_file_and_says_what_it_did(tmp_path: Path) -> None:

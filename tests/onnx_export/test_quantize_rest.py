@@ -22,7 +22,6 @@ from dirnet_convert.onnx_export.rest_check import check_engines
 from dirnet_convert.onnx_export.sizes import SizeKind, float_layers, int8_layers, size_by_kind
 from dirnet_convert.onnx_export.verify_report import Tolerances
 from dirnet_convert.recipe import Rest
-from dirnet_convert.runtime import library_path
 from dirnet_convert.runtime.int8 import rest_of
 from dirnet_convert.runtime.session import Kernels, load_session
 
@@ -41,14 +40,6 @@ def exported() -> Exported:
 @pytest.fixture(scope="module")
 def quantized(exported: Exported) -> Quantized:
     return functools.cache(lambda name: quantize_rest(exported(name), images(name, 8).numpy()))
-
-
-@pytest.fixture
-def kernels() -> None:
-    try:
-        library_path()
-    except DirnetError as error:
-        pytest.skip(str(error))
 
 
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -87,8 +78,9 @@ def test_the_model_keeps_its_functions_its_name_and_its_imports(
     exported: Exported, quantized: Quantized
 ) -> None:
     before, after = exported(FULL), quantized(FULL).model
-    names = [[function.name for function in model.functions] for model in (before, after)]
-    assert names[1] == sorted(name.replace("StemConv2d", "StemConv2dInt8") for name in names[0])
+    was, now = ({function.name: function for function in model.functions} for model in (before, after))
+    assert list(now) == sorted(name.replace("StemConv2d", "StemConv2dInt8") for name in was)
+    assert all(now[name] == was[name] for name in was.keys() & now.keys()) and len(was.keys() & now.keys()) == 2
     assert sorted((o.domain, o.version) for o in after.opset_import) == sorted(
         (o.domain, o.version) for o in before.opset_import
     )
@@ -111,7 +103,7 @@ def test_binary_layers_stay_bit_by_bit(name: str, exported: Exported, quantized:
             assert value.tobytes() == node.constants[key].tobytes()
 
 
-@pytest.mark.usefixtures("kernels")
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("name", NAMES)
 def test_both_engines_give_the_same(name: str, quantized: Quantized) -> None:
     agreement = check_engines(quantized(name).model, images(name, 3), Tolerances())
@@ -119,23 +111,32 @@ def test_both_engines_give_the_same(name: str, quantized: Quantized) -> None:
     assert agreement.flipped_share == 0 and agreement.error < 1e-4
 
 
-@pytest.mark.usefixtures("kernels")
+@pytest.mark.usefixtures("library")
 def test_engines_that_differ_are_refused(quantized: Quantized) -> None:
     with pytest.raises(DirnetError, match="disagree: the output differs by"):
         check_engines(quantized(FULL).model, images(FULL, 1), Tolerances(rounding=-1.0))
 
 
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("kernels", [Kernels.STOCK, Kernels.DIRNET])
-def test_the_runtime_computes_with_bytes(quantized: Quantized, tmp_path: Path, kernels: Kernels) -> None:
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (FULL, {"MatMulIntegerToFloat": 1, "QGemm": 1}),
+        ("float_in_between", {"QLinearConv": 1, "QGemm": 1}),
+        ("mobilenet", {"QLinearConv": 2, "QGemm": 1}),
+    ],
+)
+def test_the_runtime_computes_with_bytes(
+    name: str, expected: dict[str, int], quantized: Quantized, tmp_path: Path, kernels: Kernels
+) -> None:
+    found = operators(quantized(name).model, tmp_path / "optimized.onnx", kernels)
+    assert {operator: found.count(operator) for operator in expected} == expected
+    assert not {"Conv", "FusedConv", "Gemm", "FusedGemm"} & set(found)
     if kernels is Kernels.DIRNET:
-        try:
-            library_path()
-        except DirnetError as error:
-            pytest.skip(str(error))
-    found = operators(quantized(FULL).model, tmp_path / "optimized.onnx", kernels)
-    assert [found.count(name) for name in ("MatMulIntegerToFloat", "QGemm")] == [1, 1]
-    assert not {"Conv", "FusedConv", "Gemm"} & set(found)
-    assert ("StemConv2dInt8WithBits" in found) is (kernels is Kernels.DIRNET)
+        assert sum(operator.startswith("StemConv2dInt8") for operator in found) == 1
+        # Part of the operators; the product left in float is the mean over the pixels.
+        assert not {"Relu", "Clip", "PRelu", "MaxPool"} & set(found) and found.count("MatMul") == 1
 
 
 def test_the_float_layers_are_close(exported: Exported) -> None:

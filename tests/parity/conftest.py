@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from dirnet_convert.errors import DirnetError
 from dirnet_convert.onnx_export.operators import OPERATORS, pack_bits
-from dirnet_convert.runtime import library_path
 
 Comparison = Callable[[Iterable[np.ndarray], tuple[np.ndarray, ...], object], None]
 SPECIAL = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, 1e-40, 3e38], np.float32)
@@ -176,12 +174,3 @@ def assert_same() -> Comparison:
 def assert_same_numbers() -> Comparison:
     """Compare outputs exactly but for the sign of a zero, which ONNX Runtime's operators do not keep."""
     return lambda found, expected, what: _compare(found, expected, what, bits=False)
-
-
-@pytest.fixture
-def library() -> None:
-    """Skip where the compiled library is not built."""
-    try:
-        library_path()
-    except DirnetError as error:
-        pytest.skip(str(error))

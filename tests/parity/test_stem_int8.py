@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from dirnet_convert.onnx_export.operators import OPERATORS, single_node_model
-from dirnet_convert.runtime import Kernels, available_isas, load_session
-from tests.parity.test_stem import SHAPES, Shape, attributes
+from tests.parity.test_stem import SHAPES, Shape, attributes, sessions
 
 NAMES = ("StemConv2dInt8", "StemConv2dInt8ToBits", "StemConv2dInt8WithBits")
 ZERO_POINTS = (0, 255, 117)
@@ -24,13 +23,6 @@ def tensors(shape: Shape, seed: int, batch: int) -> dict[str, np.ndarray]:
         "bias": rng.standard_normal(out_channels).astype(np.float32),
         "threshold": rng.standard_normal(out_channels).astype(np.float32),
     }
-
-
-def sessions(model: bytes) -> list[tuple[str, object]]:
-    made = [("stock", load_session(model, kernels=Kernels.STOCK, threads=1))]
-    for isa in available_isas():
-        made += [(f"{isa} {threads}", load_session(model, isa=isa, threads=threads)) for threads in (1, 2)]
-    return made
 
 
 def check(name: str, inputs: dict[str, np.ndarray], values: dict[str, object], held: tuple[str, ...]) -> None:

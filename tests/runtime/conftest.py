@@ -8,24 +8,13 @@ import numpy as np
 import onnx
 import pytest
 
-from dirnet_convert.errors import DirnetError
 from dirnet_convert.onnx_export.operators import pack_bits, single_node_model
-from dirnet_convert.runtime import library_path
 
 
 @pytest.fixture(autouse=True)
 def default_isa(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the choice of instruction set to the library, whatever the caller's environment says."""
     monkeypatch.delenv("DIRNET_ISA", raising=False)
-
-
-@pytest.fixture
-def library() -> None:
-    """Skip where the compiled library is not built."""
-    try:
-        library_path()
-    except DirnetError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

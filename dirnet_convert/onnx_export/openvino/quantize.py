@@ -11,8 +11,9 @@ import onnx_ir as ir
 
 from dirnet_convert.onnx_export.ir_tools import add_constant, constant, integer, is_op, make_node, new_value
 from dirnet_convert.onnx_export.operators import DOMAIN
-from dirnet_convert.onnx_export.quantize_stem import INT8_STEM, quantize_weight
+from dirnet_convert.onnx_export.quantize_stem import quantize_weight
 from dirnet_convert.onnx_export.sizes import layer_name
+from dirnet_convert.runtime.int8 import INT8_STEM
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
 
