@@ -150,10 +150,11 @@ def slower_layers(part: ThreadResult) -> tuple[SlowerLayer, ...]:
 
 def _engines_table(result: BenchResult, part: ThreadResult) -> Table:
     table = Table(
-        title=f"batch {result.options.batch}, {part.threads} thread{'s' if part.threads > 1 else ''}"
+        title=f"batch {result.options.batch}, {part.threads} thread{'s' if part.threads > 1 else ''}; "
+        "times in ms"
     )
     table.add_column("engine" if result.rivals else "in ONNX Runtime", no_wrap=True)
-    for name in ("median ms", "quartiles", "best", "images/s", "speed", "file MB"):
+    for name in ("median", "quartiles", "best", "img/s", "speed", "MB"):
         table.add_column(name, justify="right", no_wrap=True)
     for timing in part.engines.timings:
         kind = EngineKind(timing.name)

@@ -7,6 +7,7 @@
 #include "check.h"
 #include "conv_case.h"
 #include "dirnet/stem.h"
+#include "stem_shapes.h"
 #include "threads.h"
 
 namespace dirnet {
@@ -135,18 +136,7 @@ void random_shapes(Random& random, int count) {
     s.stride_w = winograd ? s.stride_h : 1 + random.below(3);
     s.kernel_h = winograd ? 4 * s.stride_h - random.below(s.stride_h) : 1 + random.below(5);
     s.kernel_w = winograd ? 4 * s.stride_w - random.below(s.stride_w) : 1 + random.below(5);
-    s.pad_top = random.below(4);
-    s.pad_left = random.below(4);
-    s.pad_bottom = random.below(4);
-    s.pad_right = random.below(4);
-    s.pool_h = 1 + random.below(3);
-    s.pool_w = 1 + random.below(3);
-    s.pool_stride_h = 1 + random.below(3);
-    s.pool_stride_w = 1 + random.below(3);
-    s.pool_top = random.below(s.pool_h);
-    s.pool_left = random.below(s.pool_w);
-    s.pool_bottom = random.below(s.pool_h);
-    s.pool_right = random.below(s.pool_w);
+    draw_pads_and_pool(random, &s);
     if (s.out_h() == 0 || s.out_w() == 0) continue;
     ShuffledThreads pool{3, random.bits()};
     check_case(StemCase(s, random), random.coin() ? pool.parallel() : Parallel{});

@@ -6,6 +6,7 @@
 #include "check.h"
 #include "conv_case.h"
 #include "dirnet/stem.h"
+#include "stem_shapes.h"
 #include "threads.h"
 
 namespace dirnet {
@@ -87,18 +88,7 @@ StemShape random_shape(Random& random) {
   s.stride_w = 1 + random.below(3);
   s.kernel_h = 1 + random.below(7);
   s.kernel_w = 1 + random.below(9);
-  s.pad_top = random.below(4);
-  s.pad_left = random.below(4);
-  s.pad_bottom = random.below(4);
-  s.pad_right = random.below(4);
-  s.pool_h = 1 + random.below(3);
-  s.pool_w = 1 + random.below(3);
-  s.pool_stride_h = 1 + random.below(4);
-  s.pool_stride_w = 1 + random.below(3);
-  s.pool_top = random.below(s.pool_h);
-  s.pool_left = random.below(s.pool_w);
-  s.pool_bottom = random.below(s.pool_h);
-  s.pool_right = random.below(s.pool_w);
+  draw_pads_and_pool(random, &s);
   return s;
 }
 

@@ -80,7 +80,9 @@ def test_the_model_keeps_its_functions_its_name_and_its_imports(
     before, after = exported(FULL), quantized(FULL).model
     was, now = ({function.name: function for function in model.functions} for model in (before, after))
     assert list(now) == sorted(name.replace("StemConv2d", "StemConv2dInt8") for name in was)
-    assert all(now[name] == was[name] for name in was.keys() & now.keys()) and len(was.keys() & now.keys()) == 2
+    assert (
+        all(now[name] == was[name] for name in was.keys() & now.keys()) and len(was.keys() & now.keys()) == 2
+    )
     assert sorted((o.domain, o.version) for o in after.opset_import) == sorted(
         (o.domain, o.version) for o in before.opset_import
     )

@@ -5,8 +5,10 @@
 A layer's time is a slope: chains of 12 and of 4 layers with weights of their own, in turns in the same
 rounds, (T12 - T4) / 8. What enters and leaves a chain is in both of its times. Two forms: "residual", as in a
 Bi-Real network (scale, bias, shortcut, clip, floats out, and their signs for the next one), and "bits"
-(scale, bias, signs). Both runtimes' outputs of the long chain are compared, too. One thread: with more, ONNX
-Runtime's waiting threads would disturb what follows them.
+(scale, bias, signs). Both runtimes' outputs of the long chain are compared, too. The bound is the time of a
+layer's taps inside the image at the rate of the library's loop of binary arithmetic on registers alone, which
+takes its turn in every round. One thread: with more, ONNX Runtime's waiting threads would disturb what
+follows them.
 """
 
 from __future__ import annotations
@@ -29,11 +31,13 @@ from dirnet_convert.bench.engines import bound_call
 from dirnet_convert.bench.machine import this_machine
 from dirnet_convert.bench.measure import Contestant, Measurement, MeasureOptions, measure
 from dirnet_convert.bench.openvino import bound_openvino_call
+from dirnet_convert.bench.peaks import PeakKind, peak_loop
 from dirnet_convert.binarize.layers import BinaryConv2d
 from dirnet_convert.files import write_atomic
 from dirnet_convert.onnx_export.exporter import export_onnx
 from dirnet_convert.onnx_export.openvino.build import build
 from dirnet_convert.recipe import ConvertOptions, EstimatorOptions
+from dirnet_convert.runtime.isa import chosen_isa
 from dirnet_convert.runtime.openvino import compile_for_cpu
 from dirnet_convert.runtime.session import load_session
 
@@ -96,18 +100,33 @@ def slopes(measured: Measurement, name: str) -> list[float]:
     return [1e3 * (a - b) / (LONG - SHORT) for a, b in zip(long, short, strict=True)]
 
 
+def bounds(measured: Measurement, loop_macs: int, macs: int) -> list[float]:
+    """Return the microseconds that ``macs`` multiply-adds take at the loop's rate in each round."""
+    return [1e3 * block * macs / loop_macs for block in measured.timing("bound").block_ms]
+
+
 def measure_shape(channels: int, size: int, form: str, rounds: int) -> dict[str, Any]:
-    """Return the times of one shape, the ratio dirnet / OpenVINO within a round, and the difference."""
+    """Return the times of one shape, the ratios within a round, and the difference."""
+    loop = peak_loop(chosen_isa(), PeakKind.BINARY)
+    if loop is None:
+        raise SystemExit(
+            f"There is no loop of binary arithmetic for {chosen_isa()}: no bound to compare with."
+        )
     with tempfile.TemporaryDirectory() as folder:
         made, difference = contestants(channels, size, form, Path(folder))
+        made.append(Contestant("bound", loop))
         measured = measure(made, MeasureOptions(rounds=rounds, block_ms=60))
     ours, theirs = slopes(measured, "dirnet"), slopes(measured, "openvino")
+    # Multiply-adds of a 3x3 convolution with padding 1 on taps inside the image.
+    bound = bounds(measured, loop(), (3 * size - 2) ** 2 * channels**2)
     return {
         "channels": channels,
         "size": size,
         "form": form,
         "dirnet_us": statistics.median(ours),
         "openvino_us": statistics.median(theirs),
+        "bound_us": statistics.median(bound),
+        "share_of_bound": statistics.median(a / b for a, b in zip(bound, ours, strict=True)),
         "ratio": statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
         "largest_difference": difference,
         "quiet_rounds": measured.quiet_rounds,
@@ -127,15 +146,18 @@ def main() -> int:
             rows.append(row)
             print(
                 f"{form:8} {channels:3} x {size} x {size}: dirnet {row['dirnet_us']:.1f} us, OpenVINO "
-                f"{row['openvino_us']:.1f} us, ratio {row['ratio']:.3f}, difference "
-                f"{row['largest_difference']:.1g}, quiet {row['quiet_rounds']}/{options.rounds}",
+                f"{row['openvino_us']:.1f} us, ratio {row['ratio']:.3f}, {row['share_of_bound']:.3f} of the "
+                f"bound, difference {row['largest_difference']:.1g}, "
+                f"quiet {row['quiet_rounds']}/{options.rounds}",
                 flush=True,
             )
     if options.out is not None:
         date = datetime.datetime.now(datetime.UTC).date().isoformat()
         machine = this_machine(("openvino",)).__dict__
         write_atomic(
-            options.out, json.dumps({"date": date, "machine": machine, "rows": rows}, indent=1) + "\n"
+            options.out,
+            json.dumps({"date": date, "machine": machine, "isa": str(chosen_isa()), "rows": rows}, indent=1)
+            + "\n",
         )
     return 0
 
