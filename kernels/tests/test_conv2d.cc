@@ -169,6 +169,10 @@ void test_common_shapes(bool small, Random& random) {
     const Conv2dShape strided{2, side, side, channels, 64, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1};
     if (!small) check_case(make_case(strided, epilogue_kind(8), random), random);
   }
+  // Images so large that not all of them are prepared at once.
+  if (!small)
+    check_case(make_case({3, 50, 70, 130, 5, 1, 3, 1, 1, 0, 1, 0, 1, 1, 1, 1}, epilogue_kind(17), random),
+               random);
   const Conv2dShape gemm{small ? 5 : 37, 1, 1, 300, 90, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1};
   check_case(make_case(gemm, epilogue_kind(0), random), random);
 }

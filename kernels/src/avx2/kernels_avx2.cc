@@ -322,6 +322,7 @@ void binarize(const float* x, int64_t pixels, int64_t channels, const float* thr
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {1, kLanes, kTilePixels, kSharedGroupChannels, conv_tile, shared_tile, binarize};
+const Kernels kAvx2Kernels = {1,       kLanes,  kTilePixels, kSharedGroupChannels, conv_tile,
+                              nullptr, nullptr, nullptr,     shared_tile,          binarize};
 
 }  // namespace dirnet

@@ -11,6 +11,7 @@
 #include "driver/memory.h"
 #include "driver/parallel.h"
 #include "driver/tile_classes.h"
+#include "driver/triple_planes.h"
 #include "reference/reference.h"
 
 namespace dirnet {
@@ -69,11 +70,18 @@ class Convolution {
   bool run(const Parallel& parallel) {
     const int64_t blocks = layout_.blocks;
     // Once for all items: they are many more than the blocks.
-    const AlignedBuffer memory(static_cast<size_t>(blocks) * sizeof(BlockEpilogue));
+    const AlignedBuffer memory(static_cast<size_t>(blocks) * sizeof(BlockEpilogue), Contents::kUndefined);
     if (memory.data() == nullptr) return false;
     BlockEpilogue* epilogues = reinterpret_cast<BlockEpilogue*>(memory.data());
     for (int64_t i = 0; i < blocks; ++i) epilogues[i] = block_epilogue(layout_.block(i));
     epilogues_ = epilogues;
+    if (!layout_.triples) {
+      run_items(parallel);
+      return true;
+    }
+    const TriplePlanes planes(kernels_, shape_, input_, pixel_bytes_);
+    if (planes.empty()) return false;
+    planes_ = &planes;
     run_items(parallel);
     return true;
   }
@@ -172,7 +180,8 @@ class Convolution {
     tile.input_tap_bytes = shape_.dilation_w * pixel_bytes_;
     tile.input_row_bytes = shape_.dilation_h * shape_.in_w * pixel_bytes_;
     tile.weight_tap_bytes = block.tap_bytes;
-    tile.weight_row_bytes = shape_.kernel_w * block.tap_bytes;
+    tile.weight_row_bytes = layout_.row_taps * block.tap_bytes;
+    if (planes_ != nullptr) tile.plane_bytes = planes_->plane_bytes();
     for (int64_t i = 0; i < classes_.count(); ++i) {
       const TileClass& tile_class = classes_[i];
       const int64_t first = tile_class.first_tile > begin ? tile_class.first_tile : begin;
@@ -187,16 +196,28 @@ class Convolution {
     tile.taps = c.x.taps;
     tile.units = layout_.units;
     tile.dot_max = static_cast<int32_t>(c.y.taps * c.x.taps * layout_.group_in);
-    tile.weights =
-        weights_ + block.weights_begin + (c.y.first_tap * shape_.kernel_w + c.x.first_tap) * block.tap_bytes;
-    // Taps of a row that touch in memory are one long run.
-    if (!layout_.shared && tile.input_tap_bytes == tile.units * layout_.unit_bytes) {
-      tile.units *= tile.taps;
-      tile.taps = 1;
+    tile.weights = weights_ + block.weights_begin + c.y.first_tap * layout_.row_taps * block.tap_bytes;
+    const uint8_t* input = input_;
+    int64_t input_tap = c.x.first_tap;
+    auto run_tile = kernels_.conv_tile;
+    if (layout_.triples && c.x.taps == kTripleTaps) {
+      run_tile = kernels_.triple_tile;
+      input = planes_->data();
+      input_tap = 1;
+    } else if (layout_.triples) {
+      run_tile = kernels_.single_taps_tile;
+      tile.first_tap = c.x.first_tap;
+    } else {
+      tile.weights += c.x.first_tap * block.tap_bytes;
+      // Taps of a row that touch in memory are one long run.
+      if (layout_.shared) {
+        run_tile = kernels_.shared_tile;
+      } else if (tile.input_tap_bytes == tile.units * layout_.unit_bytes) {
+        tile.units *= tile.taps;
+        tile.taps = 1;
+      }
     }
-    const auto run_tile = layout_.shared ? kernels_.shared_tile : kernels_.conv_tile;
-    const uint8_t* input = input_ + block.group * group_bytes_;
-    PixelCursor cursor(*this, c, input, c.tile_begin(first));
+    PixelCursor cursor(*this, c, input + block.group * group_bytes_, input_tap, c.tile_begin(first));
     for (int64_t t = first; t < last; ++t) {
       tile.pixels = c.tile_pixels(t);
       cursor.take(&tile);
@@ -206,11 +227,16 @@ class Convolution {
 
   // Walks through the pixels of a class, row by row and image by image.
   struct PixelCursor {
-    const uint8_t* input;  // first valid tap of the pixel
+    const uint8_t* input;  // the pixel's tap `input_tap` in the first valid row
     int64_t output;        // index of the output pixel
 
-    PixelCursor(const Convolution& conv, const TileClass& c, const uint8_t* group_input, int64_t pixel)
-        : conv_(conv), class_(c), group_input_(group_input), columns_(c.x.end - c.x.begin) {
+    PixelCursor(const Convolution& conv, const TileClass& c, const uint8_t* group_input, int64_t input_tap,
+                int64_t pixel)
+        : conv_(conv),
+          class_(c),
+          group_input_(group_input),
+          input_tap_(input_tap),
+          columns_(c.x.end - c.x.begin) {
       // Most begin with their class; divisions are dear beside the few tiles of a small image.
       if (pixel > 0) {
         const int64_t rows = c.y.end - c.y.begin;
@@ -257,13 +283,14 @@ class Convolution {
       input = group_input_;
       if (step_bytes_ == 0) return;
       const int64_t iy = oy * s.stride_h - s.pad_top + class_.y.first_tap * s.dilation_h;
-      const int64_t ix = ox * s.stride_w - s.pad_left + class_.x.first_tap * s.dilation_w;
+      const int64_t ix = ox * s.stride_w - s.pad_left + input_tap_ * s.dilation_w;
       input += ((image_ * s.in_h + iy) * s.in_w + ix) * conv_.pixel_bytes_;
     }
 
     const Convolution& conv_;
     const TileClass& class_;
     const uint8_t* group_input_;
+    int64_t input_tap_;
     int64_t columns_;
     int64_t column_ = 0, row_ = 0, image_ = 0;
     int64_t step_bytes_;
@@ -275,6 +302,7 @@ class Convolution {
   const Epilogue& epilogue_;
   const TileClasses& classes_;
   const BlockEpilogue* epilogues_ = nullptr;  // of each block
+  const TriplePlanes* planes_ = nullptr;
   WeightLayout layout_;
   int64_t out_h_;
   int64_t out_w_;
@@ -282,6 +310,32 @@ class Convolution {
   int64_t pixel_bytes_;  // from one input pixel to the next
   int64_t group_bytes_;  // from one group to the next in an input pixel
 };
+
+// False only when memory ran out.
+bool run_images(const Kernels& kernels, const PackedWeights& weights, const uint64_t* input,
+                const Conv2dShape& shape, const Epilogue& epilogue, const Parallel& parallel) {
+  const TileClasses classes(shape, kernels.tile_pixels);
+  if (!classes.ok()) return false;
+  Convolution convolution(kernels, weights.data(), input, shape, epilogue, classes);
+  if (convolution.reads_in_place()) {
+    return convolution.run(parallel);
+  }
+  const GroupAlignment alignment(shape, kernels.unit_bytes);
+  const AlignedBuffer aligned(alignment.bytes());
+  if (aligned.data() == nullptr) return false;
+  alignment.run(input, aligned.data(), parallel);
+  convolution.use_aligned_groups(aligned.data());
+  return convolution.run(parallel);
+}
+
+// Planes of more images than these would leave the nearest caches before they are read.
+constexpr int64_t kPlanesBytes = 256 * 1024;
+
+int64_t images_at_once(const Kernels& kernels, const Conv2dShape& shape) {
+  if (!WeightLayout(shape, kernels).triples) return shape.batch;
+  const int64_t bytes = kTripleParts * shape.in_h * shape.in_w * words_for(shape.in_c) * 8;
+  return bytes < kPlanesBytes ? kPlanesBytes / bytes : 1;
+}
 
 }  // namespace
 
@@ -292,18 +346,20 @@ bool binary_conv2d(const PackedWeights& weights, const uint64_t* input, const Co
     reference::binary_conv2d(reinterpret_cast<const uint64_t*>(weights.data()), input, shape, epilogue);
     return true;
   }
-  const TileClasses classes(shape, kernels->tile_pixels);
-  if (!classes.ok()) return false;
-  Convolution convolution(*kernels, weights.data(), input, shape, epilogue, classes);
-  if (convolution.reads_in_place()) {
-    return convolution.run(parallel);
+  const int64_t input_words = shape.in_h * shape.in_w * words_for(shape.in_c);
+  const int64_t output_pixels = shape.out_h() * shape.out_w();
+  const int64_t step = images_at_once(*kernels, shape);
+  for (int64_t first = 0; first < shape.batch; first += step) {
+    Conv2dShape part = shape;
+    part.batch = shape.batch - first < step ? shape.batch - first : step;
+    Epilogue e = epilogue;
+    const int64_t pixel = first * output_pixels;
+    if (e.residual != nullptr) e.residual += pixel * shape.out_c;
+    if (e.y != nullptr) e.y += pixel * shape.out_c;
+    if (e.bits != nullptr) e.bits += pixel * words_for(shape.out_c);
+    if (!run_images(*kernels, weights, input + first * input_words, part, e, parallel)) return false;
   }
-  const GroupAlignment alignment(shape, kernels->unit_bytes);
-  const AlignedBuffer aligned(alignment.bytes());
-  if (aligned.data() == nullptr) return false;
-  alignment.run(input, aligned.data(), parallel);
-  convolution.use_aligned_groups(aligned.data());
-  return convolution.run(parallel);
+  return true;
 }
 
 }  // namespace dirnet

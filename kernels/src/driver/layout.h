@@ -25,6 +25,7 @@ struct Block {
 // Packed weights, in one of two forms. Lanes and units are those of Kernels.
 //
 // A block belongs to one group: [group][block][tap][unit][lane]. Every block of a group but the last is full.
+// With triples, [group][block][row][unit][part][lane]: as if a row had as many taps as there are parts.
 //
 // A block is shared by as many groups as its 64 output channels reach: [block][header][tap][step][lane], for
 // groups so narrow that lanes, and most of a unit's bits, would idle if each had blocks of its own. The
@@ -37,19 +38,23 @@ class WeightLayout {
         group_out(s.out_c / s.group),
         shared(s.group > 1 && group_in <= k.shared_group_channels && kSharedWordChannels % group_in == 0 &&
                kSharedWordChannels / group_in * group_out % k.lane_multiple == 0),
+        triples(!shared && k.triple_tile != nullptr && s.kernel_w == kTripleTaps),
         unit_bytes(k.unit_bytes),
         units(ceil_div(group_in, 8 * k.unit_bytes)),
+        row_taps(triples ? kTripleParts : s.kernel_w),
         blocks(shared ? ceil_div(s.out_c, kBlockChannels) : s.group * ceil_div(group_out, kBlockChannels)),
         out_channels_(s.out_c),
         groups_(s.group),
-        taps_(s.kernel_h * s.kernel_w),
+        taps_(s.kernel_h * row_taps),
         lane_multiple_(k.lane_multiple) {}
 
   const int64_t group_in;
   const int64_t group_out;
   const bool shared;
+  const bool triples;
   const int64_t unit_bytes;
-  const int64_t units;  // input units of a tap; in shared blocks, steps
+  const int64_t units;     // input units of a tap; in shared blocks, steps
+  const int64_t row_taps;  // stored for a row of the kernel
   const int64_t blocks;
 
   int64_t bytes() const { return shared ? blocks * shared_block_bytes() : groups_ * group_bytes(); }

@@ -8,26 +8,51 @@ namespace dirnet {
 
 namespace {
 
-// The tap of one output channel, written unit by unit into its lane.
-void pack_lane(const uint64_t* tap_words, const WeightLayout& layout, int64_t lanes, uint8_t* lane) {
+// The tap of one output channel, whose words word(i) gives, written unit by unit into its lane, one unit
+// `step` bytes behind the other.
+template <typename Word>
+void pack_lane(const Word& word, const WeightLayout& layout, int64_t step, uint8_t* lane) {
   for (int64_t unit = 0; unit < layout.units; ++unit) {
     for (int64_t byte = 0; byte < layout.unit_bytes; ++byte) {
       const int64_t position = unit * layout.unit_bytes + byte;
-      lane[unit * lanes * layout.unit_bytes + byte] =
-          static_cast<uint8_t>(tap_words[position / 8] >> (position % 8 * 8));
+      lane[unit * step + byte] = static_cast<uint8_t>(word(position / 8) >> (position % 8 * 8));
     }
   }
 }
 
 void pack_block(const uint64_t* weights, const WeightLayout& layout, int64_t taps, const Block& block,
                 uint8_t* packed) {
-  const int64_t lanes = block.tap_bytes / (layout.units * layout.unit_bytes);
+  const int64_t step = block.tap_bytes / layout.units;
   const int64_t words = words_for(layout.group_in);
   for (int64_t tap = 0; tap < taps; ++tap) {
     uint8_t* packed_tap = packed + block.weights_begin + tap * block.tap_bytes;
     for (int64_t channel = 0; channel < block.channels; ++channel) {
-      pack_lane(weights + ((block.first_channel + channel) * taps + tap) * words, layout, lanes,
+      const uint64_t* tap_words = weights + ((block.first_channel + channel) * taps + tap) * words;
+      pack_lane([&](int64_t i) { return tap_words[i]; }, layout, step,
                 packed_tap + channel * layout.unit_bytes);
+    }
+  }
+}
+
+// The parts of a row of three taps (see kTripleParts), side by side for each unit.
+void pack_triple_block(const uint64_t* weights, const WeightLayout& layout, int64_t taps, const Block& block,
+                       uint8_t* packed) {
+  const int64_t part_bytes = block.tap_bytes / layout.units;
+  const int64_t words = words_for(layout.group_in);
+  for (int64_t row = 0; row < taps / kTripleTaps; ++row) {
+    uint8_t* packed_row = packed + block.weights_begin + row * kTripleParts * block.tap_bytes;
+    for (int64_t channel = 0; channel < block.channels; ++channel) {
+      const uint64_t* v0 = weights + ((block.first_channel + channel) * taps + row * kTripleTaps) * words;
+      const uint64_t* v1 = v0 + words;
+      const uint64_t* v2 = v1 + words;
+      uint8_t* lane = packed_row + channel * layout.unit_bytes;
+      const auto pack_part = [&](int64_t part, const auto& word) {
+        pack_lane(word, layout, kTripleParts * part_bytes, lane + part * part_bytes);
+      };
+      pack_part(0, [&](int64_t i) { return v1[i]; });
+      pack_part(1, [&](int64_t i) { return v1[i] ^ v0[i]; });
+      pack_part(2, [&](int64_t i) { return v1[i] ^ v2[i]; });
+      pack_part(3, [&](int64_t i) { return v0[i] ^ v1[i] ^ v2[i]; });
     }
   }
 }
@@ -75,7 +100,7 @@ PackedWeights pack_weights(Isa isa, const uint64_t* weights, const Conv2dShape& 
   const WeightLayout layout(shape, *kernels);
   PackedWeights packed(isa, static_cast<size_t>(layout.bytes()));
   if (packed.empty()) return packed;
-  const auto pack = layout.shared ? pack_shared_block : pack_block;
+  const auto pack = layout.shared ? pack_shared_block : layout.triples ? pack_triple_block : pack_block;
   for (int64_t i = 0; i < layout.blocks; ++i) {
     pack(weights, layout, shape.kernel_h * shape.kernel_w, layout.block(i), packed.data_);
   }

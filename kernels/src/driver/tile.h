@@ -47,6 +47,17 @@ struct SharedLanes {
   int64_t input_offset[kMaxBlockRegisters];
 };
 
+// A row of three taps adds up with fewer operations than three single ones. With x_i = a_i xor w_i,
+//
+//   popcnt(x_0) + popcnt(x_1) + popcnt(x_2) = popcnt(x_0 xor x_1 xor x_2) + 2 popcnt(majority(x_0, x_1,
+//   x_2)), majority = x_1 xor ((x_1 xor x_0) and (x_1 xor x_2)),
+//
+// and every exclusive-or in it is a part made of inputs alone xor the same of weights alone: kTripleParts of
+// each, v_1, v_1 xor v_0, v_1 xor v_2 and v_0 xor v_1 xor v_2. Those of the weights are packed instead of the
+// taps, those of the input are planes, made once for all output channels.
+constexpr int kTripleTaps = 3;
+constexpr int kTripleParts = 4;
+
 // Up to kMaxTilePixels output pixels that see the same valid taps, `rows` x `taps` of them, times one block.
 struct ConvTile {
   const uint8_t* input[kMaxTilePixels];  // the first valid tap of each pixel
@@ -60,6 +71,8 @@ struct ConvTile {
   int64_t input_tap_bytes;  // from one run to the next
   int64_t weight_row_bytes;
   int64_t weight_tap_bytes;
+  int64_t plane_bytes;     // triple_tile: from one part of the input to the next
+  int64_t first_tap;       // single_taps_tile: of the triple
   const uint8_t* weights;  // the block's weights at the first valid tap, aligned to 16 bytes or more
   const BlockEpilogue* epilogue;
   const SharedLanes* shared;  // for shared_tile only, which has no use for `units`
@@ -68,7 +81,7 @@ struct ConvTile {
 // The kernels of one ISA. Weights of a block lie as [tap][unit][lane], a lane being one output channel and a
 // unit the bits of 8 * unit_bytes input channels; the lanes of a block are padded with zeros to a multiple of
 // lane_multiple. Weights of a block with several groups lie as [tap][step][lane], always kBlockChannels
-// lanes.
+// lanes. Where an ISA has triple_tile, rows of three taps lie as [row][unit][part][lane].
 struct Kernels {
   int unit_bytes;
   int lane_multiple;
@@ -76,6 +89,13 @@ struct Kernels {
   int shared_group_channels;  // the widest groups, in input channels, for which shared_tile is worth its
                               // while
   void (*conv_tile)(const ConvTile& tile);
+  // Of kernels with rows of three taps: pixels that see all three, their input being the planes' first and
+  // its pixel the middle one; pixels that see `taps` of them. Null where conv_tile is as fast.
+  void (*triple_tile)(const ConvTile& tile);
+  void (*single_taps_tile)(const ConvTile& tile);
+  // The planes of `units` units with a neighbour to the left and one to the right each.
+  void (*triple_planes)(const uint8_t* left, const uint8_t* middle, const uint8_t* right, int64_t units,
+                        uint8_t* plane, int64_t plane_bytes);
   void (*shared_tile)(const ConvTile& tile);
   void (*binarize)(const float* x, int64_t pixels, int64_t channels, const float* threshold, uint64_t* bits);
 };
