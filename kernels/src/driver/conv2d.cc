@@ -10,6 +10,7 @@
 #include "driver/layout.h"
 #include "driver/memory.h"
 #include "driver/parallel.h"
+#include "driver/prefetch.h"
 #include "driver/tile_classes.h"
 #include "driver/triple_planes.h"
 #include "reference/reference.h"
@@ -182,16 +183,23 @@ class Convolution {
     tile.weight_tap_bytes = block.tap_bytes;
     tile.weight_row_bytes = layout_.row_taps * block.tap_bytes;
     if (planes_ != nullptr) tile.plane_bytes = planes_->plane_bytes();
+    // A network's weights are more than the second cache holds, and come from afar at every run.
+    const int64_t block_bytes = shape_.kernel_h * layout_.row_taps * block.tap_bytes;
+    const Prefetch next_block =
+        index + 1 < layout_.blocks
+            ? Prefetch(weights_ + block.weights_begin + block_bytes, block_bytes, classes_.tiles())
+            : Prefetch();
     for (int64_t i = 0; i < classes_.count(); ++i) {
       const TileClass& tile_class = classes_[i];
       const int64_t first = tile_class.first_tile > begin ? tile_class.first_tile : begin;
       const int64_t past = tile_class.first_tile + tile_class.tiles;
       const int64_t last = past < end ? past : end;
-      if (first < last) run_class(tile_class, first, last, block, tile);
+      if (first < last) run_class(tile_class, first, last, block, tile, next_block);
     }
   }
 
-  void run_class(const TileClass& c, int64_t first, int64_t last, const Block& block, ConvTile tile) const {
+  void run_class(const TileClass& c, int64_t first, int64_t last, const Block& block, ConvTile tile,
+                 const Prefetch& next_block) const {
     tile.rows = c.x.taps > 0 ? c.y.taps : 0;
     tile.taps = c.x.taps;
     tile.units = layout_.units;
@@ -221,6 +229,7 @@ class Convolution {
     for (int64_t t = first; t < last; ++t) {
       tile.pixels = c.tile_pixels(t);
       cursor.take(&tile);
+      next_block.step(t);
       run_tile(tile);
     }
   }

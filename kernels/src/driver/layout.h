@@ -13,6 +13,10 @@ constexpr int64_t words_for(int64_t channels) { return ceil_div(channels, 64); }
 // Input channels in the word that a register of a block with several groups reads.
 constexpr int64_t kSharedWordChannels = 32;
 
+// Every tile reads the weights of its block. Parts of taps are a third more than taps: where they no longer
+// fit into the nearest cache, reading them costs what they save.
+constexpr int64_t kTripleBlockBytes = 32 * 1024;
+
 // Neighbouring output channels that one micro-kernel call works on.
 struct Block {
   int64_t first_channel;
@@ -38,9 +42,10 @@ class WeightLayout {
         group_out(s.out_c / s.group),
         shared(s.group > 1 && group_in <= k.shared_group_channels && kSharedWordChannels % group_in == 0 &&
                kSharedWordChannels / group_in * group_out % k.lane_multiple == 0),
-        triples(!shared && k.triple_tile != nullptr && s.kernel_w == kTripleTaps),
         unit_bytes(k.unit_bytes),
         units(ceil_div(group_in, 8 * k.unit_bytes)),
+        triples(!shared && k.triple_tile != nullptr && s.kernel_w == kTripleTaps &&
+                s.kernel_h * kTripleParts * units * unit_bytes * kBlockChannels <= kTripleBlockBytes),
         row_taps(triples ? kTripleParts : s.kernel_w),
         blocks(shared ? ceil_div(s.out_c, kBlockChannels) : s.group * ceil_div(group_out, kBlockChannels)),
         out_channels_(s.out_c),
@@ -51,9 +56,9 @@ class WeightLayout {
   const int64_t group_in;
   const int64_t group_out;
   const bool shared;
-  const bool triples;
   const int64_t unit_bytes;
-  const int64_t units;     // input units of a tap; in shared blocks, steps
+  const int64_t units;  // input units of a tap; in shared blocks, steps
+  const bool triples;
   const int64_t row_taps;  // stored for a row of the kernel
   const int64_t blocks;
 
