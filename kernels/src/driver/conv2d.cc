@@ -198,7 +198,7 @@ class Convolution {
     }
   }
 
-  void run_class(const TileClass& c, int64_t first, int64_t last, const Block& block, ConvTile tile,
+  void run_class(const TileClass& c, int64_t first, int64_t last, const Block& block, ConvTile& tile,
                  const Prefetch& next_block) const {
     tile.rows = c.x.taps > 0 ? c.y.taps : 0;
     tile.taps = c.x.taps;
