@@ -1,0 +1,72 @@
+"""The rows of the ablation: which options each one changes, and against which other row it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# What all rows share: the recipe cifar10-resnet20 with crops, in bfloat16.
+RECIPE = "cifar10-resnet20"
+COMMON = ("finetune.augment=flip_crop", "finetune.precision=bfloat16")
+
+STE = ("estimator.weights=ste", "estimator.inputs=ste")
+LABELS = ("distill.label_weight=1", "distill.logit_weight=0")
+LOGITS = ("distill.label_weight=0", "distill.logit_weight=1", "distill.temperature=4")
+RBD = ("distill.rbd_weight=1",)
+NO_IMB = ("convert.balance_weights=false", "convert.scale_weights=false")
+DTE = ("estimator.weights=dte", "estimator.inputs=dte")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row: ``options`` on top of COMMON; it differs by one thing from the row ``against``."""
+
+    key: str
+    title: str
+    options: tuple[str, ...]
+    against: str = ""
+
+
+VARIANTS = (
+    Variant("ste", "straight-through estimator, labels", (*STE, *NO_IMB, *LABELS)),
+    Variant("imb", "+ IMB: balanced and scaled weights", (*STE, *LABELS), "ste"),
+    *(
+        Variant(
+            f"dte{epsilon}",
+            f"+ DTE, epsilon {epsilon}",
+            (*DTE, f"estimator.epsilon={epsilon}", *LABELS),
+            "imb",
+        )
+        for epsilon in ("0", "0.05", "0.1", "0.2")
+    ),
+    Variant("rbd", "+ RBD", (*DTE, *LABELS, *RBD), "dte0.1"),
+    Variant("logits", "+ logit distillation", (*DTE, *LOGITS, *RBD), "rbd"),
+    Variant("no_rbd", "logit distillation alone", (*DTE, *LOGITS), "logits"),
+    Variant("polynomial", "polynomial estimator instead of DTE", LOGITS, "no_rbd"),
+    Variant(
+        "reste",
+        "ReSTE instead of DTE",
+        ("estimator.weights=reste", "estimator.inputs=reste", *LOGITS),
+        "no_rbd",
+    ),
+    Variant("two_step", "+ two-step training", (*LOGITS, "finetune.inputs_first=0.5"), "polynomial"),
+    Variant(
+        "gradual",
+        "+ gradual binarization",
+        (*LOGITS, "estimator.gradual_inputs=0.5", "estimator.gradual_weights=0.5"),
+        "polynomial",
+    ),
+    Variant("ema", "+ moving average of the weights", (*LOGITS, "finetune.ema_decay=0.999"), "polynomial"),
+    Variant("hardtanh", "Hardtanh instead of RPReLU", (*LOGITS, "convert.activation=hardtanh"), "polynomial"),
+    Variant(
+        "original_shortcuts",
+        "the network's own shortcuts",
+        (*LOGITS, "convert.shortcut=original"),
+        "polynomial",
+    ),
+    Variant(
+        "fixed_thresholds",
+        "thresholds stay where they begin",
+        (*LOGITS, "convert.learn_threshold=false"),
+        "polynomial",
+    ),
+)
