@@ -34,6 +34,20 @@ __mmask16 first_lanes(int channels) {
   return static_cast<__mmask16>(channels >= kLanes ? 0xFFFF : (1U << channels) - 1);
 }
 
+// Fetches what finish_tile will read: a tile's arithmetic takes longer than its floats need to arrive.
+template <int P, int V>
+DIRNET_INLINE void prefetch_residual(const ConvTile& t) {
+  const BlockEpilogue& e = *t.epilogue;
+  if (!e.far_residual) return;
+  DIRNET_UNROLL
+  for (int p = 0; p < P; ++p) {
+    const float* residual = e.residual + t.output[p] * e.pixel_floats;
+    DIRNET_UNROLL
+    for (int v = 0; v < V; ++v)
+      _mm_prefetch(reinterpret_cast<const char*>(residual + v * kLanes), _MM_HINT_T0);
+  }
+}
+
 // The steps of dirnet::Epilogue on P pixels by V registers. Every step is asked for once and then done for
 // the whole tile, which stays in registers. max(clip_min, v) takes its second operand when they are unordered
 // or equal, as v < clip_min ? clip_min : v does; min likewise.
@@ -127,6 +141,7 @@ DIRNET_INLINE void finish_tile(const ConvTile& t, __m512i (&half)[P][V]) {
 
 template <int P, int V>
 void conv_tile_px16v(const ConvTile& t) {
+  prefetch_residual<P, V>(t);
   const __m512i start = _mm512_set1_epi32(t.dot_max / 2);
   __m512i half[P][V];
   const uint8_t* input[P];
@@ -196,6 +211,7 @@ DIRNET_INLINE void count_triple(const uint8_t* input, const PartOffsets& at, con
 // Pixels that see whole rows of three taps.
 template <int P, int V>
 void triple_tile_px16v(const ConvTile& t) {
+  prefetch_residual<P, V>(t);
   const __m512i start = _mm512_set1_epi32(t.dot_max / 2);
   const __m512i minus_two = _mm512_set1_epi32(0xFFFE);  // in the lower half of a lane, which holds the count
   __m512i half[P][V];
@@ -230,6 +246,7 @@ void triple_tile_px16v(const ConvTile& t) {
 // parts' exclusive-or.
 template <int P, int V>
 void single_taps_tile_px16v(const ConvTile& t) {
+  prefetch_residual<P, V>(t);
   const __m512i start = _mm512_set1_epi32(t.dot_max / 2);
   __m512i half[P][V];
   const uint8_t* input[P];

@@ -36,6 +36,9 @@ void fold_clip(BlockEpilogue* e) {
   e->has_clip = false;
 }
 
+// About what the second cache holds of a tensor.
+constexpr int64_t kNearFloats = 256 * 1024;
+
 // Multiply-adds of one parallel item: some microseconds, far more than it costs to hand the item out.
 constexpr int64_t kMacsPerItem = 4 * 1000 * 1000;
 
@@ -145,6 +148,8 @@ class Convolution {
     e.has_clip = !(e.clip_min == -INFINITY && e.clip_max == INFINITY);
     e.channels = static_cast<int>(channels);
     e.residual = epilogue_.residual != nullptr ? epilogue_.residual + first_channel : nullptr;
+    const int64_t floats = shape_.batch * out_h_ * out_w_ * shape_.out_c;
+    e.far_residual = e.residual != nullptr && floats > kNearFloats;
     e.y = epilogue_.y != nullptr ? epilogue_.y + first_channel : nullptr;
     e.pixel_floats = shape_.out_c;
     if (epilogue_.bits != nullptr) {

@@ -28,6 +28,7 @@ struct BlockEpilogue {
   bool has_clip;
   bool has_slope;
   const float* residual;  // of pixel 0, null = none
+  bool far_residual;      // not in the nearer caches: worth fetching before it is needed
   float* y;               // of pixel 0, null = none
   int64_t pixel_floats;   // from one pixel to the next in residual and y
   uint64_t* bits;         // the word of pixel 0 that holds the block's first bit, null = none
