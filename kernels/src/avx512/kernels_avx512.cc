@@ -7,6 +7,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "avx512/epilogue_avx512.h"
 #include "driver/tile.h"
 #include "driver/unroll.h"
 
@@ -18,7 +19,6 @@ namespace dirnet {
 
 namespace {
 
-constexpr int kLanes = 16;
 constexpr int kUnitBytes = 4;
 constexpr int kSharedGroupChannels = 32;
 constexpr int kTilePixels = 6;  // 6 x 4 counts + 4 weights + 2 temporaries of 32 registers
@@ -29,128 +29,37 @@ __m512i broadcast_unit(const uint8_t* p) {
   return _mm512_set1_epi32(word);
 }
 
-// The first `channels` of 16 lanes.
-__mmask16 first_lanes(int channels) {
-  return static_cast<__mmask16>(channels >= kLanes ? 0xFFFF : (1U << channels) - 1);
-}
-
-// Fetches what finish_tile will read: a tile's arithmetic takes longer than its floats need to arrive.
 template <int P, int V>
-DIRNET_INLINE void prefetch_residual(const ConvTile& t) {
-  const BlockEpilogue& e = *t.epilogue;
-  if (!e.far_residual) return;
-  DIRNET_UNROLL
-  for (int p = 0; p < P; ++p) {
-    const float* residual = e.residual + t.output[p] * e.pixel_floats;
-    DIRNET_UNROLL
-    for (int v = 0; v < V; ++v)
-      _mm_prefetch(reinterpret_cast<const char*>(residual + v * kLanes), _MM_HINT_T0);
-  }
-}
-
-// The steps of dirnet::Epilogue on P pixels by V registers. Every step is asked for once and then done for
-// the whole tile, which stays in registers. max(clip_min, v) takes its second operand when they are unordered
-// or equal, as v < clip_min ? clip_min : v does; min likewise.
-template <int P, int V>
-DIRNET_INLINE void finish_tile(const ConvTile& t, __m512i (&half)[P][V]) {
-  const BlockEpilogue& e = *t.epilogue;
-  const __mmask16 last_lanes = first_lanes(e.channels - (V - 1) * kLanes);
-  __m512 value[P][V];
-  // dot and K are even or odd together. For even ones the doubling is left to the scale, which is exact.
-  const bool doubled = e.can_double && t.dot_max % 2 == 0;
-  const float* scales = doubled ? e.double_scale : e.scale;
-  if (!doubled) {
-    const __m512i odd = _mm512_set1_epi32(t.dot_max % 2);
-    DIRNET_UNROLL
-    for (int p = 0; p < P; ++p) {
-      DIRNET_UNROLL
-      for (int v = 0; v < V; ++v) half[p][v] = _mm512_add_epi32(_mm512_slli_epi32(half[p][v], 1), odd);
-    }
-  }
-  DIRNET_UNROLL
-  for (int v = 0; v < V; ++v) {
-    const __m512 scale = _mm512_load_ps(scales + v * kLanes);
-    const __m512 bias = _mm512_load_ps(e.bias + v * kLanes);
-    DIRNET_UNROLL
-    for (int p = 0; p < P; ++p) {
-      value[p][v] = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(half[p][v]), scale), bias);
-    }
-  }
-  if (e.residual != nullptr) {
-    DIRNET_UNROLL
-    for (int p = 0; p < P; ++p) {
-      const float* residual = e.residual + t.output[p] * e.pixel_floats;
-      DIRNET_UNROLL
-      for (int v = 0; v < V; ++v) {
-        const __m512 r = v < V - 1 ? _mm512_loadu_ps(residual + v * kLanes)
-                                   : _mm512_maskz_loadu_ps(last_lanes, residual + v * kLanes);
-        value[p][v] = _mm512_add_ps(value[p][v], r);
-      }
-    }
-  }
-  if (e.has_clip) {
-    const __m512 clip_min = _mm512_set1_ps(e.clip_min);
-    const __m512 clip_max = _mm512_set1_ps(e.clip_max);
-    DIRNET_UNROLL
-    for (int p = 0; p < P; ++p) {
-      DIRNET_UNROLL
-      for (int v = 0; v < V; ++v) value[p][v] = _mm512_min_ps(clip_max, _mm512_max_ps(clip_min, value[p][v]));
-    }
-  }
-  if (e.has_slope) {
-    DIRNET_UNROLL
-    for (int v = 0; v < V; ++v) {
-      const __m512 slope = _mm512_load_ps(e.slope + v * kLanes);
-      DIRNET_UNROLL
-      for (int p = 0; p < P; ++p) {
-        const __mmask16 negative = _mm512_cmp_ps_mask(value[p][v], _mm512_setzero_ps(), _CMP_LT_OQ);
-        value[p][v] = _mm512_mask_mul_ps(value[p][v], negative, slope, value[p][v]);
-      }
-    }
-  }
-  if (e.y != nullptr) {
-    DIRNET_UNROLL
-    for (int p = 0; p < P; ++p) {
-      float* y = e.y + t.output[p] * e.pixel_floats;
-      DIRNET_UNROLL
-      for (int v = 0; v < V - 1; ++v) _mm512_storeu_ps(y + v * kLanes, value[p][v]);
-      if (last_lanes == 0xFFFF) {
-        _mm512_storeu_ps(y + (V - 1) * kLanes, value[p][V - 1]);
-      } else {
-        _mm512_mask_storeu_ps(y + (V - 1) * kLanes, last_lanes, value[p][V - 1]);
-      }
-    }
-  }
-  if (e.bits != nullptr) {
-    const uint64_t channels = e.channels == kBlockChannels ? ~uint64_t{0} : (uint64_t{1} << e.channels) - 1;
-    __m512 threshold[V];
-    DIRNET_UNROLL
-    for (int v = 0; v < V; ++v) threshold[v] = _mm512_load_ps(e.threshold + v * kLanes);
-    DIRNET_UNROLL
-    for (int p = 0; p < P; ++p) {
-      uint64_t bits = 0;
-      DIRNET_UNROLL
-      for (int v = 0; v < V; ++v) {
-        const __mmask16 set = _mm512_cmp_ps_mask(value[p][v], threshold[v], _CMP_GE_OQ);
-        bits |= static_cast<uint64_t>(set) << (v * kLanes);
-      }
-      store_bits(e, t.output[p], bits & channels);
-    }
-  }
-}
-
-template <int P, int V>
-void conv_tile_px16v(const ConvTile& t) {
+DIRNET_INLINE void begin_tile(const ConvTile& t, const uint8_t* (&input)[P], __m512i (&half)[P][V]) {
   prefetch_residual<P, V>(t);
   const __m512i start = _mm512_set1_epi32(t.dot_max / 2);
-  __m512i half[P][V];
-  const uint8_t* input[P];
   DIRNET_UNROLL
   for (int p = 0; p < P; ++p) {
     input[p] = t.input[p];
     DIRNET_UNROLL
     for (int v = 0; v < V; ++v) half[p][v] = start;
   }
+}
+
+// half -= popcnt of one unit of each pixel, `at` bytes behind its beginning, against one of every channel.
+template <int P, int V>
+DIRNET_INLINE void count_unit(const uint8_t* const (&input)[P], int64_t at, const __m512i (&w)[V],
+                              __m512i (&half)[P][V]) {
+  DIRNET_UNROLL
+  for (int p = 0; p < P; ++p) {
+    const __m512i a = broadcast_unit(input[p] + at);
+    DIRNET_UNROLL
+    for (int v = 0; v < V; ++v) {
+      half[p][v] = _mm512_sub_epi32(half[p][v], _mm512_popcnt_epi32(_mm512_xor_si512(a, w[v])));
+    }
+  }
+}
+
+template <int P, int V>
+void conv_tile_px16v(const ConvTile& t) {
+  __m512i half[P][V];
+  const uint8_t* input[P];
+  begin_tile<P, V>(t, input, half);
   for (int64_t row = 0; row < t.rows; ++row) {
     for (int64_t tap = 0; tap < t.taps; ++tap) {
       const int64_t first = row * t.input_row_bytes + tap * t.input_tap_bytes;
@@ -161,14 +70,7 @@ void conv_tile_px16v(const ConvTile& t) {
         DIRNET_UNROLL
         for (int v = 0; v < V; ++v) w[v] = _mm512_load_si512(weights + v * 64);
         weights += V * 64;
-        DIRNET_UNROLL
-        for (int p = 0; p < P; ++p) {
-          const __m512i a = broadcast_unit(input[p] + at);
-          DIRNET_UNROLL
-          for (int v = 0; v < V; ++v) {
-            half[p][v] = _mm512_sub_epi32(half[p][v], _mm512_popcnt_epi32(_mm512_xor_si512(a, w[v])));
-          }
-        }
+        count_unit<P, V>(input, at, w, half);
       }
     }
   }
@@ -211,17 +113,10 @@ DIRNET_INLINE void count_triple(const uint8_t* input, const PartOffsets& at, con
 // Pixels that see whole rows of three taps.
 template <int P, int V>
 void triple_tile_px16v(const ConvTile& t) {
-  prefetch_residual<P, V>(t);
-  const __m512i start = _mm512_set1_epi32(t.dot_max / 2);
   const __m512i minus_two = _mm512_set1_epi32(0xFFFE);  // in the lower half of a lane, which holds the count
   __m512i half[P][V];
   const uint8_t* input[P];
-  DIRNET_UNROLL
-  for (int p = 0; p < P; ++p) {
-    input[p] = t.input[p];
-    DIRNET_UNROLL
-    for (int v = 0; v < V; ++v) half[p][v] = start;
-  }
+  begin_tile<P, V>(t, input, half);
   for (int64_t row = 0; row < t.rows; ++row) {
     const int64_t first = row * t.input_row_bytes;
     const int64_t last = first + t.units * kUnitBytes;
@@ -246,16 +141,9 @@ void triple_tile_px16v(const ConvTile& t) {
 // parts' exclusive-or.
 template <int P, int V>
 void single_taps_tile_px16v(const ConvTile& t) {
-  prefetch_residual<P, V>(t);
-  const __m512i start = _mm512_set1_epi32(t.dot_max / 2);
   __m512i half[P][V];
   const uint8_t* input[P];
-  DIRNET_UNROLL
-  for (int p = 0; p < P; ++p) {
-    input[p] = t.input[p];
-    DIRNET_UNROLL
-    for (int v = 0; v < V; ++v) half[p][v] = start;
-  }
+  begin_tile<P, V>(t, input, half);
   for (int64_t row = 0; row < t.rows; ++row) {
     for (int64_t tap = 0; tap < t.taps; ++tap) {
       const int64_t first = row * t.input_row_bytes + tap * t.input_tap_bytes;
@@ -273,14 +161,7 @@ void single_taps_tile_px16v(const ConvTile& t) {
             w[v] = _mm512_xor_si512(w[v], _mm512_load_si512(part0 + other + v * 64));
         }
         part0 += kTripleParts * V * 64;
-        DIRNET_UNROLL
-        for (int p = 0; p < P; ++p) {
-          const __m512i a = broadcast_unit(input[p] + at);
-          DIRNET_UNROLL
-          for (int v = 0; v < V; ++v) {
-            half[p][v] = _mm512_sub_epi32(half[p][v], _mm512_popcnt_epi32(_mm512_xor_si512(a, w[v])));
-          }
-        }
+        count_unit<P, V>(input, at, w, half);
       }
     }
   }
@@ -308,7 +189,6 @@ template <int P, int V>
 void shared_tile_px16v(const ConvTile& t) {
   constexpr int kXorThenAnd = 0x28;
   const SharedLanes& lanes = *t.shared;
-  const __m512i start = _mm512_set1_epi32(t.dot_max / 2);
   __m512i half[P][V];
   __m512i mask[V];
   int64_t offset[V];
@@ -318,12 +198,7 @@ void shared_tile_px16v(const ConvTile& t) {
     mask[v] = _mm512_load_si512(lanes.mask + v * 64);
     offset[v] = lanes.input_offset[v];
   }
-  DIRNET_UNROLL
-  for (int p = 0; p < P; ++p) {
-    input[p] = t.input[p];
-    DIRNET_UNROLL
-    for (int v = 0; v < V; ++v) half[p][v] = start;
-  }
+  begin_tile<P, V>(t, input, half);
   for (int64_t row = 0; row < t.rows; ++row) {
     for (int64_t tap = 0; tap < t.taps; ++tap) {
       const int64_t at = row * t.input_row_bytes + tap * t.input_tap_bytes;
