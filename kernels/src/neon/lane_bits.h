@@ -11,24 +11,30 @@ namespace dirnet {
 
 namespace {
 
-// Four comparison results as 16 bytes, each with the bit of its lane among eight.
-DIRNET_INLINE uint8x16_t lane_bits(const uint32x4_t (&set)[4]) {
-  static const uint8_t kWeights[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-  const uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_u32(set[0]), vreinterpretq_u16_u32(set[1]));
-  const uint16x8_t high = vuzp1q_u16(vreinterpretq_u16_u32(set[2]), vreinterpretq_u16_u32(set[3]));
-  const uint8x16_t bytes = vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
-  return vandq_u8(bytes, vld1q_u8(kWeights));
+// Lane l of Q comparison results, a nibble each: bits 4 q to 4 q + 3 are those of set[q]. Above them is what is
+// left of the last.
+template <int Q>
+DIRNET_INLINE uint32x4_t join_nibbles(const uint32x4_t* set) {
+  if constexpr (Q == 1) {
+    return set[0];
+  } else {
+    constexpr int kHalf = Q > 4 ? 4 : Q > 2 ? 2 : 1;
+    return vsliq_n_u32(join_nibbles<kHalf>(set), join_nibbles<Q - kHalf>(set + kHalf), 4 * kHalf);
+  }
 }
 
-// The word whose bits V registers of lane_bits hold, the first least significant.
-template <int V>
-DIRNET_INLINE uint64_t join_bits(const uint8x16_t (&lanes)[V]) {
-  const uint8x16_t none = vdupq_n_u8(0);
-  const uint8x16_t first = vpaddq_u8(lanes[0], V > 1 ? lanes[V > 1 ? 1 : 0] : none);
-  const uint8x16_t second =
-      V > 2 ? vpaddq_u8(lanes[V > 2 ? 2 : 0], V > 3 ? lanes[V > 3 ? 3 : 0] : none) : none;
-  const uint8x16_t quarters = vpaddq_u8(first, second);
-  return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(quarters, quarters)), 0);
+// The word whose bit 4 q + l is lane l of comparison result q.
+template <int Q>
+DIRNET_INLINE uint64_t word_of(const uint32x4_t (&set)[Q]) {
+  static const uint32_t kLaneBits[4] = {0x11111111, 0x22222222, 0x44444444, 0x88888888};
+  constexpr int kLow = Q < 8 ? Q : 8;
+  const uint32x4_t lanes = vld1q_u32(kLaneBits);
+  const uint32x4_t low = vandq_u32(join_nibbles<kLow>(set), lanes);
+  uint32x4_t high = vdupq_n_u32(0);
+  if constexpr (Q > 8) high = vandq_u32(join_nibbles<Q - 8>(set + 8), lanes);
+  const uint32x4_t pairs = vpaddq_u32(low, high);
+  const uint64_t word = vgetq_lane_u64(vreinterpretq_u64_u32(vpaddq_u32(pairs, pairs)), 0);
+  return Q % 8 == 0 ? word : word & ~uint64_t{0} >> (64 - 4 * Q);
 }
 
 }  // namespace
