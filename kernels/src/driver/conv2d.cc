@@ -225,17 +225,11 @@ class Convolution {
 
     // Fills in the pixels of a tile and goes on to the one behind them.
     void take(ConvTile* tile) {
-      for (int p = 0; p < tile->pixels;) {
-        const int64_t left = columns_ - column_;
-        const int past = tile->pixels - p < left ? tile->pixels : p + static_cast<int>(left);
-        column_ += past - p;
-        for (; p < past; ++p) {
-          tile->input[p] = input;
-          tile->output[p] = output++;
-          input += step_bytes_;
-        }
-        if (column_ < columns_) return;
-        next_row();
+      for (int p = 0; p < tile->pixels; ++p) {
+        tile->input[p] = input;
+        tile->output[p] = output++;
+        input += step_bytes_;
+        if (++column_ == columns_) next_row();
       }
     }
 

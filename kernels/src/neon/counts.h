@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "driver/unroll.h"
+#include "neon/loads.h"
 
 namespace dirnet {
 
@@ -28,6 +29,12 @@ struct Counts {
   bool wide;            // sums go to `words`
   int byte_sums = 0;    // in `bytes`
   bool folded = false;  // `halves` or `words` hold the sums before these
+
+  // The sums of no step at all.
+  void put_zeros() {
+    for (int i = 0; i < size; ++i) bytes[i] = 0;
+    byte_sums = 1;
+  }
 
   // Adds up the sums of bytes. Not inline: beside the loop that counts it would cost that loop its registers.
   DIRNET_NOINLINE void fold() {
@@ -64,15 +71,17 @@ struct Counts {
   }
 };
 
+// V registers; `p` moves on.
 template <int V>
-DIRNET_INLINE void load_bytes(const uint8_t* p, uint8x16_t (&r)[V]) {
+DIRNET_INLINE void load_next(const uint8_t*& p, uint8x16_t (&r)[V]) {
   if constexpr (V == 4) {
-    const uint8x16x4_t all = vld1q_u8_x4(p);
+    const uint8x16x4_t all = load_four(p);
     DIRNET_UNROLL
     for (int v = 0; v < V; ++v) r[v] = all.val[v];
   } else {
     DIRNET_UNROLL
     for (int v = 0; v < V; ++v) r[v] = vld1q_u8(p + v * kLanes);
+    p += V * kLanes;
   }
 }
 
@@ -85,9 +94,10 @@ DIRNET_INLINE void load_halves(const Counts& counts, int pixel, uint16x8_t (&sum
     for (int i = 0; i < 2 * V; ++i) sum[i] = vld1q_u16(counts.halves + first + i * 8);
     return;
   }
+  const int64_t to_next = counts.size - V * kLanes;
   const uint8_t* from = counts.bytes + first;
   uint8x16_t a[V];
-  load_bytes(from, a);
+  load_next(from, a);
   if (counts.byte_sums == 1) {
     DIRNET_UNROLL
     for (int v = 0; v < V; ++v) {
@@ -97,16 +107,16 @@ DIRNET_INLINE void load_halves(const Counts& counts, int pixel, uint16x8_t (&sum
     return;
   }
   uint8x16_t b[V];
-  from += counts.size;
-  load_bytes(from, b);
+  from += to_next;
+  load_next(from, b);
   DIRNET_UNROLL
   for (int v = 0; v < V; ++v) {
     sum[2 * v] = vaddl_u8(vget_low_u8(a[v]), vget_low_u8(b[v]));
     sum[2 * v + 1] = vaddl_high_u8(a[v], b[v]);
   }
   for (int left = counts.byte_sums - 2; left > 0; --left) {
-    from += counts.size;
-    load_bytes(from, a);
+    from += to_next;
+    load_next(from, a);
     DIRNET_UNROLL
     for (int v = 0; v < V; ++v) {
       sum[2 * v] = vaddw_u8(sum[2 * v], vget_low_u8(a[v]));

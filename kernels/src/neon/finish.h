@@ -10,17 +10,18 @@
 #include "driver/unroll.h"
 #include "neon/counts.h"
 #include "neon/lane_bits.h"
+#include "neon/loads.h"
 
 namespace dirnet {
 
 namespace {
 
-// Calls `step` with every register of `x` and the four floats at `p` that belong to it.
+// Calls `step` with every register of `x` and the four floats from `p` on that belong to it.
 template <int Q, typename Step>
 DIRNET_INLINE void with_floats(const float* p, float32x4_t (&x)[Q], const Step& step) {
   DIRNET_UNROLL
   for (int q = 0; q < Q; q += 4) {
-    const float32x4x4_t four = vld1q_f32_x4(p + q * 4);
+    const float32x4x4_t four = load_four(p);
     DIRNET_UNROLL
     for (int i = 0; i < 4; ++i) x[q + i] = step(x[q + i], four.val[i]);
   }
@@ -41,20 +42,22 @@ DIRNET_INLINE void clip(const BlockEpilogue& e, float32x4_t (&x)[Q]) {
   }
 }
 
+// The bits of those that reach the 16 floats each at `p`.
 template <int V>
-DIRNET_INLINE uint64_t reached(const BlockEpilogue& e, float32x4_t (&x)[4 * V]) {
-  uint32x4_t set[4 * V];
+DIRNET_INLINE uint64_t reached(const float* p, float32x4_t (&x)[4 * V]) {
+  uint32x4_t four[V];
   DIRNET_UNROLL
   for (int v = 0; v < V; ++v) {
-    const float32x4x4_t threshold = vld1q_f32_x4(e.threshold + v * kLanes);
-    DIRNET_UNROLL
-    for (int i = 0; i < 4; ++i) set[4 * v + i] = vcgeq_f32(x[4 * v + i], threshold.val[i]);
+    const float32x4x4_t threshold = load_four(p);
+    four[v] =
+        join_nibbles(vcgeq_f32(x[4 * v], threshold.val[0]), vcgeq_f32(x[4 * v + 1], threshold.val[1]),
+                     vcgeq_f32(x[4 * v + 2], threshold.val[2]), vcgeq_f32(x[4 * v + 3], threshold.val[3]));
   }
-  return word_of(set);
+  return word_of(four);
 }
 
-// kRagged: the block's last register is partly empty, and so much of an output is not written. Not inline: see
-// Counts::fold.
+// kRagged: the block's last register is partly empty, and so much of an output is not written. Not inline:
+// see Counts::fold.
 template <int V, bool kRagged>
 DIRNET_NOINLINE void finish_pixels(const ConvTile& t, const Counts& of_tile) {
   // In variables of its own: the compiler cannot know that what is written changes none of them.
@@ -91,9 +94,8 @@ DIRNET_NOINLINE void finish_pixels(const ConvTile& t, const Counts& of_tile) {
     }
     if (has_clip) clip(e, x);
     if (has_slope) {
-      with_floats(e.slope, x, [](float32x4_t a, float32x4_t b) {
-        return vbslq_f32(vcltzq_f32(a), vmulq_f32(b, a), a);
-      });
+      with_floats(e.slope, x,
+                  [](float32x4_t a, float32x4_t b) { return vbslq_f32(vcltzq_f32(a), vmulq_f32(b, a), a); });
     }
     if (outputs != nullptr) {
       float* y = outputs + offset;
@@ -106,7 +108,7 @@ DIRNET_NOINLINE void finish_pixels(const ConvTile& t, const Counts& of_tile) {
       }
       if (kRagged) memcpy(y, whole, bytes);
     }
-    if (has_bits) store_bits(e, t.output[p], reached<V>(e, x) & mask);
+    if (has_bits) store_bits(e, t.output[p], reached<V>(e.threshold, x) & mask);
   }
 }
 

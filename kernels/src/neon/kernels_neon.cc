@@ -13,6 +13,7 @@
 #include "neon/counts.h"
 #include "neon/finish.h"
 #include "neon/lane_bits.h"
+#include "neon/loads.h"
 
 #if defined(_MSC_VER)
 #pragma fp_contract(off)
@@ -23,7 +24,7 @@ namespace dirnet {
 namespace {
 
 constexpr int kSharedGroupChannels = 16;
-constexpr int kTilePixels = 6;  // 6 x 4 counts, 4 weights and 4 temporaries: all 32 registers
+constexpr int kTilePixels = 5;  // 5 x 4 counts, 2 x 4 weights and 4 temporaries: all 32 registers
 constexpr int kStepsPerByte = 31;
 
 // The memory of a tile's counts.
@@ -76,27 +77,13 @@ DIRNET_INLINE void clear(uint8x16_t (&count)[P][V]) {
   }
 }
 
-// The byte at `p` in all lanes; `p` moves on.
-DIRNET_INLINE uint8x16_t broadcast_next(const uint8_t*& p) {
-#if defined(__GNUC__)
-  // One instruction; compilers make two of the intrinsic, to save an addition to the pointer that is free
-  // here.
-  uint8x16_t r;
-  __asm__("ld1r {%0.16b}, [%1], #1" : "=w"(r), "+r"(p) : "m"(*p));
-  return r;
-#else
-  return vld1q_dup_u8(p++);
-#endif
-}
-
 // One byte of every pixel against one of every channel. All the exclusive-ors of a pixel, then its popcounts,
 // then its additions: processors that keep the order find something to do while a result is under way. The
 // next pixel's byte is fetched meanwhile.
 template <bool kFirst, int P, int V>
 DIRNET_INLINE void byte_step(const uint8_t*& weights, const uint8_t* (&input)[P], uint8x16_t (&count)[P][V]) {
   uint8x16_t w[V];
-  load_bytes(weights, w);
-  weights += V * kLanes;
+  load_next(weights, w);
   uint8x16_t a = broadcast_next(input[0]);
   DIRNET_UNROLL
   for (int p = 0; p < P; ++p) {
@@ -112,39 +99,117 @@ DIRNET_INLINE void byte_step(const uint8_t*& weights, const uint8_t* (&input)[P]
   }
 }
 
+#if defined(__GNUC__)
+// A pixel's two bytes, in `a` and `b`, against twice four registers of weights, in an order that keeps
+// processors busy which keep it, and with the registers that there are: left to themselves, compilers move
+// things about until they have to spill counts. The next pixel's bytes are fetched meanwhile.
+#define DIRNET_EOR(to, from, w) "eor %[" to "].16b, %[" from "].16b, %[w" w "].16b\n\t"
+#define DIRNET_CNT(x) "cnt %[" x "].16b, %[" x "].16b\n\t"
+#define DIRNET_ADD(c, x) "add %[c" c "].16b, %[c" c "].16b, %[" x "].16b\n\t"
+#define DIRNET_FETCH "ld2r {%[a].16b, %[b].16b}, [%[next]], #2\n\t"
+#define DIRNET_BEGIN                                                                                        \
+  DIRNET_EOR("x", "a", "0")                                                                                 \
+  DIRNET_EOR("y", "a", "1") DIRNET_CNT("x") DIRNET_CNT("y") DIRNET_ADD("0", "x") DIRNET_EOR("x", "a", "3")  \
+      DIRNET_EOR("a", "a", "2") DIRNET_ADD("1", "y") DIRNET_EOR("y", "b", "4") DIRNET_CNT("a")              \
+          DIRNET_CNT("y") DIRNET_CNT("x") DIRNET_ADD("2", "a") DIRNET_EOR("a", "b", "5")                    \
+              DIRNET_ADD("0", "y") DIRNET_ADD("3", "x") DIRNET_EOR("y", "b", "7") DIRNET_EOR("x", "b", "6") \
+                  DIRNET_CNT("a") DIRNET_CNT("y") DIRNET_CNT("x") DIRNET_ADD("1", "a")
+#define DIRNET_END DIRNET_ADD("3", "y") DIRNET_ADD("2", "x")
+#define DIRNET_OPERANDS(count)                                                                             \
+  [c0] "+w"((count)[0]), [c1] "+w"((count)[1]), [c2] "+w"((count)[2]), [c3] "+w"((count)[3]), [a] "+w"(a), \
+      [b] "+w"(b), [x] "=&w"(x), [y] "=&w"(y)
+#define DIRNET_WEIGHTS                                                                                \
+  [w0] "w"(w.val[0]), [w1] "w"(w.val[1]), [w2] "w"(w.val[2]), [w3] "w"(w.val[3]), [w4] "w"(u.val[0]), \
+      [w5] "w"(u.val[1]), [w6] "w"(u.val[2]), [w7] "w"(u.val[3])
+
+// Two bytes of every pixel against two of every channel.
+template <int P>
+DIRNET_INLINE void two_byte_steps(const uint8_t*& weights, const uint8_t* (&input)[P],
+                                  uint8x16_t (&count)[P][4]) {
+  register uint8x16_t a __asm__("v28");
+  register uint8x16_t b __asm__("v29");
+  register uint8x16_t x __asm__("v30");
+  register uint8x16_t y __asm__("v31");
+  const uint8x16x4_t w = load_four(weights);
+  __asm__("ld2r {%0.16b, %1.16b}, [%2], #2" : "=w"(a), "=w"(b), "+r"(input[0])::"memory");
+  const uint8x16x4_t u = load_four(weights);
+  DIRNET_UNROLL
+  for (int p = 0; p + 1 < P; ++p) {
+    __asm__(DIRNET_BEGIN DIRNET_FETCH DIRNET_END
+            : DIRNET_OPERANDS(count[p]), [next] "+r"(input[p + 1])
+            : DIRNET_WEIGHTS
+            : "memory");
+  }
+  __asm__(DIRNET_BEGIN DIRNET_END : DIRNET_OPERANDS(count[P - 1]) : DIRNET_WEIGHTS);
+}
+#undef DIRNET_EOR
+#undef DIRNET_CNT
+#undef DIRNET_ADD
+#undef DIRNET_FETCH
+#undef DIRNET_BEGIN
+#undef DIRNET_END
+#undef DIRNET_OPERANDS
+#undef DIRNET_WEIGHTS
+#endif
+
+template <int P, int V>
+DIRNET_INLINE void byte_steps(int64_t steps, const uint8_t*& weights, const uint8_t* (&input)[P],
+                              uint8x16_t (&count)[P][V]) {
+  const uint8_t* const stop = weights + steps * V * kLanes;
+#if defined(__GNUC__)
+  if constexpr (V == 4) {
+    if (steps % 2 != 0) byte_step<false>(weights, input, count);
+    while (weights != stop) two_byte_steps(weights, input, count);
+    return;
+  }
+#endif
+  while (weights != stop) byte_step<false>(weights, input, count);
+}
+
+// Goes through a tile's runs of input, and through the weights beside.
+template <int P>
+struct Walk {
+  const ConvTile& t;
+  int64_t row = 0;
+  int64_t tap = 0;
+  int64_t left = 0;  // in the run
+  const uint8_t* weights = nullptr;
+  const uint8_t* input[P] = {};
+
+  DIRNET_INLINE void enter_run() {
+    if (left > 0) return;
+    const int64_t at = row * t.input_row_bytes + tap * t.input_tap_bytes;
+    weights = t.weights + row * t.weight_row_bytes + tap * t.weight_tap_bytes;
+    DIRNET_UNROLL
+    for (int p = 0; p < P; ++p) input[p] = t.input[p] + at;
+    left = t.units;
+    if (++tap < t.taps) return;
+    tap = 0;
+    ++row;
+  }
+};
+
 template <int P, int V>
 void conv_tile_px16v(const ConvTile& t) {
   Memory<P, V> memory;
   Counts counts = memory.counts(t.dot_max);
-  uint8x16_t count[P][V];
-  clear(count);
-  int64_t room = kStepsPerByte;
-  for (int64_t row = 0; row < t.rows; ++row) {
-    for (int64_t tap = 0; tap < t.taps; ++tap) {
-      const int64_t at = row * t.input_row_bytes + tap * t.input_tap_bytes;
-      const uint8_t* weights = t.weights + row * t.weight_row_bytes + tap * t.weight_tap_bytes;
-      const uint8_t* input[P];
-      DIRNET_UNROLL
-      for (int p = 0; p < P; ++p) input[p] = t.input[p] + at;
-      int64_t left = t.units;
-      while (left > 0) {
-        const int64_t steps = left < room ? left : room;
-        const uint8_t* const stop = weights + steps * V * kLanes;
-        if (room == kStepsPerByte) byte_step<true>(weights, input, count);
-        while (weights != stop) byte_step<false>(weights, input, count);
-        left -= steps;
-        room -= steps;
-        if (room == 0) {
-          put_aside(count, &counts);
-          room = kStepsPerByte;
-        }
-      }
+  Walk<P> walk{t, 0, 0, 0, nullptr, {}};
+  int64_t left = t.rows * t.taps * t.units;
+  if (left == 0) counts.put_zeros();
+  while (left > 0) {
+    uint8x16_t count[P][V];
+    int64_t room = left < kStepsPerByte ? left : kStepsPerByte;
+    left -= room;
+    walk.enter_run();
+    byte_step<true>(walk.weights, walk.input, count);
+    --walk.left;
+    for (--room; room > 0;) {
+      walk.enter_run();
+      const int64_t steps = walk.left < room ? walk.left : room;
+      byte_steps(steps, walk.weights, walk.input, count);
+      walk.left -= steps;
+      room -= steps;
     }
-  }
-  if (room < kStepsPerByte) {
-    put_aside(count, &counts);
-  } else if (counts.byte_sums == 0) {  // no tap at all
-    clear(count);
     put_aside(count, &counts);
   }
   finish_tile<V>(t, &counts);
@@ -204,35 +269,35 @@ struct Row {
 };
 
 constexpr const TileFunction* kConvTiles[kTilePixels] = {Row<1>::conv, Row<2>::conv, Row<3>::conv,
-                                                         Row<4>::conv, Row<5>::conv, Row<6>::conv};
+                                                         Row<4>::conv, Row<5>::conv};
 constexpr const TileFunction* kSharedTiles[kTilePixels] = {Row<1>::shared, Row<2>::shared, Row<3>::shared,
-                                                           Row<4>::shared, Row<5>::shared, Row<6>::shared};
+                                                           Row<4>::shared, Row<5>::shared};
 
 void conv_tile(const ConvTile& t) { kConvTiles[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
 void shared_tile(const ConvTile& t) { kSharedTiles[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
 
-// The bits of 4 * Q floats.
-template <int Q>
+// The bits of 16 * V floats.
+template <int V>
 DIRNET_INLINE uint64_t at_least(const float* x, const float* threshold) {
-  uint32x4_t set[Q];
+  uint32x4_t four[V];
   DIRNET_UNROLL
-  for (int q = 0; q < Q; q += 4) {
-    const float32x4x4_t a = vld1q_f32_x4(x + q * 4);
-    const float32x4x4_t b = vld1q_f32_x4(threshold + q * 4);
-    DIRNET_UNROLL
-    for (int i = 0; i < 4; ++i) set[q + i] = vcgeq_f32(a.val[i], b.val[i]);
+  for (int v = 0; v < V; ++v) {
+    const float32x4x4_t a = load_four(x);
+    const float32x4x4_t b = load_four(threshold);
+    four[v] = join_nibbles(vcgeq_f32(a.val[0], b.val[0]), vcgeq_f32(a.val[1], b.val[1]),
+                           vcgeq_f32(a.val[2], b.val[2]), vcgeq_f32(a.val[3], b.val[3]));
   }
-  return word_of(set);
+  return word_of(four);
 }
 
 void binarize(const float* x, int64_t pixels, int64_t channels, const float* threshold, uint64_t* bits) {
   for (int64_t p = 0; p < pixels; ++p) {
     int64_t first = 0;
-    for (; first + 64 <= channels; first += 64) *bits++ = at_least<16>(x + first, threshold + first);
+    for (; first + 64 <= channels; first += 64) *bits++ = at_least<4>(x + first, threshold + first);
     if (first < channels) {
       uint64_t word = 0;
       int64_t i = first;
-      for (; i + kLanes <= channels; i += kLanes) word |= at_least<4>(x + i, threshold + i) << (i - first);
+      for (; i + kLanes <= channels; i += kLanes) word |= at_least<1>(x + i, threshold + i) << (i - first);
       if (i < channels) {
         const size_t bytes = static_cast<size_t>(channels - i) * sizeof(float);
         float last[kLanes] = {};
@@ -240,7 +305,7 @@ void binarize(const float* x, int64_t pixels, int64_t channels, const float* thr
         for (float& limit : unreached) limit = NAN;
         memcpy(last, x + i, bytes);
         memcpy(unreached, threshold + i, bytes);
-        word |= at_least<4>(last, unreached) << (i - first);
+        word |= at_least<1>(last, unreached) << (i - first);
       }
       *bits++ = word;
     }
