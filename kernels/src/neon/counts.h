@@ -19,12 +19,12 @@ constexpr int kByteSums = 5;
 // Up to here twice a count fits into 16 bits.
 constexpr int32_t kMostInHalves = 32767;
 
-// The counts of some pixels by `channels` lanes, [pixel][channel] in each array.
+// The counts of some pixels by `channels` lanes: [pixel][sum][channel] in `bytes`, else [pixel][channel].
 struct Counts {
-  uint8_t* bytes;  // kByteSums times `size`
+  uint8_t* bytes;
   uint16_t* halves;
   uint32_t* words;
-  int size;
+  int pixels;
   int channels;
   bool wide;            // sums go to `words`
   int byte_sums = 0;    // in `bytes`
@@ -32,33 +32,38 @@ struct Counts {
 
   // The sums of no step at all.
   void put_zeros() {
-    for (int i = 0; i < size; ++i) bytes[i] = 0;
+    for (int i = 0; i < pixels * kByteSums * channels; ++i) bytes[i] = 0;
     byte_sums = 1;
   }
 
   // Adds up the sums of bytes. Not inline: beside the loop that counts it would cost that loop its registers.
   DIRNET_NOINLINE void fold() {
-    for (int i = 0; i < size; i += kLanes) {
-      uint16x8_t low = vdupq_n_u16(0);
-      uint16x8_t high = low;
-      for (int k = 0; k < byte_sums; ++k) {
-        const uint8x16_t more = vld1q_u8(bytes + k * size + i);
-        low = vaddw_u8(low, vget_low_u8(more));
-        high = vaddw_high_u8(high, more);
-      }
-      if (wide) {
-        add_words(words + i, low);
-        add_words(words + i + 8, high);
-      } else {
-        add_halves(halves + i, low);
-        add_halves(halves + i + 8, high);
-      }
+    for (int p = 0; p < pixels; ++p) {
+      for (int i = 0; i < channels; i += kLanes) fold(p, i);
     }
     byte_sums = 0;
     folded = true;
   }
 
  private:
+  DIRNET_INLINE void fold(int pixel, int channel) const {
+    uint16x8_t low = vdupq_n_u16(0);
+    uint16x8_t high = low;
+    for (int k = 0; k < byte_sums; ++k) {
+      const uint8x16_t more = vld1q_u8(bytes + (pixel * kByteSums + k) * channels + channel);
+      low = vaddw_u8(low, vget_low_u8(more));
+      high = vaddw_high_u8(high, more);
+    }
+    const int first = pixel * channels + channel;
+    if (wide) {
+      add_words(words + first, low);
+      add_words(words + first + 8, high);
+    } else {
+      add_halves(halves + first, low);
+      add_halves(halves + first + 8, high);
+    }
+  }
+
   DIRNET_INLINE void add_halves(uint16_t* sum, uint16x8_t more) const {
     vst1q_u16(sum, folded ? vaddq_u16(vld1q_u16(sum), more) : more);
   }
@@ -94,8 +99,7 @@ DIRNET_INLINE void load_halves(const Counts& counts, int pixel, uint16x8_t (&sum
     for (int i = 0; i < 2 * V; ++i) sum[i] = vld1q_u16(counts.halves + first + i * 8);
     return;
   }
-  const int64_t to_next = counts.size - V * kLanes;
-  const uint8_t* from = counts.bytes + first;
+  const uint8_t* from = counts.bytes + first * kByteSums;
   uint8x16_t a[V];
   load_next(from, a);
   if (counts.byte_sums == 1) {
@@ -107,7 +111,6 @@ DIRNET_INLINE void load_halves(const Counts& counts, int pixel, uint16x8_t (&sum
     return;
   }
   uint8x16_t b[V];
-  from += to_next;
   load_next(from, b);
   DIRNET_UNROLL
   for (int v = 0; v < V; ++v) {
@@ -115,8 +118,7 @@ DIRNET_INLINE void load_halves(const Counts& counts, int pixel, uint16x8_t (&sum
     sum[2 * v + 1] = vaddl_high_u8(a[v], b[v]);
   }
   for (int left = counts.byte_sums - 2; left > 0; --left) {
-    from += to_next;
-    load_next(from, a);
+      load_next(from, a);
     DIRNET_UNROLL
     for (int v = 0; v < V; ++v) {
       sum[2 * v] = vaddw_u8(sum[2 * v], vget_low_u8(a[v]));

@@ -36,7 +36,7 @@ struct Memory {
   alignas(16) uint32_t words[kSize];
 
   Counts counts(int32_t dot_max) {
-    return {bytes, halves, words, kSize, V * kLanes, dot_max > kMostInHalves};
+    return {bytes, halves, words, P, V * kLanes, dot_max > kMostInHalves};
   }
 };
 
@@ -44,11 +44,11 @@ struct Memory {
 template <int P, int V>
 DIRNET_INLINE void put_aside(const uint8x16_t (&count)[P][V], Counts* counts) {
   if (counts->byte_sums == kByteSums) counts->fold();
-  uint8_t* to = counts->bytes + counts->byte_sums++ * counts->size;
+  uint8_t* to = counts->bytes + counts->byte_sums++ * V * kLanes;
   DIRNET_UNROLL
   for (int p = 0; p < P; ++p) {
     DIRNET_UNROLL
-    for (int v = 0; v < V; ++v) vst1q_u8(to + (p * V + v) * kLanes, count[p][v]);
+    for (int v = 0; v < V; ++v) vst1q_u8(to + (p * kByteSums * V + v) * kLanes, count[p][v]);
   }
 }
 
@@ -159,7 +159,11 @@ DIRNET_INLINE void byte_steps(int64_t steps, const uint8_t*& weights, const uint
 #if defined(__GNUC__)
   if constexpr (V == 4) {
     if (steps % 2 != 0) byte_step<false>(weights, input, count);
-    while (weights != stop) two_byte_steps(weights, input, count);
+    if (steps % 4 >= 2) two_byte_steps(weights, input, count);
+    while (weights != stop) {
+      two_byte_steps(weights, input, count);
+      two_byte_steps(weights, input, count);
+    }
     return;
   }
 #endif
@@ -278,7 +282,7 @@ void shared_tile(const ConvTile& t) { kSharedTiles[t.pixels - 1][(t.epilogue->ch
 
 // The bits of 16 * V floats.
 template <int V>
-DIRNET_INLINE uint64_t at_least(const float* x, const float* threshold) {
+DIRNET_INLINE uint64_t at_least(const float*& x, const float*& threshold) {
   uint32x4_t four[V];
   DIRNET_UNROLL
   for (int v = 0; v < V; ++v) {
@@ -292,24 +296,26 @@ DIRNET_INLINE uint64_t at_least(const float* x, const float* threshold) {
 
 void binarize(const float* x, int64_t pixels, int64_t channels, const float* threshold, uint64_t* bits) {
   for (int64_t p = 0; p < pixels; ++p) {
-    int64_t first = 0;
-    for (; first + 64 <= channels; first += 64) *bits++ = at_least<4>(x + first, threshold + first);
-    if (first < channels) {
-      uint64_t word = 0;
-      int64_t i = first;
-      for (; i + kLanes <= channels; i += kLanes) word |= at_least<1>(x + i, threshold + i) << (i - first);
-      if (i < channels) {
-        const size_t bytes = static_cast<size_t>(channels - i) * sizeof(float);
-        float last[kLanes] = {};
-        float unreached[kLanes];
-        for (float& limit : unreached) limit = NAN;
-        memcpy(last, x + i, bytes);
-        memcpy(unreached, threshold + i, bytes);
-        word |= at_least<1>(last, unreached) << (i - first);
-      }
-      *bits++ = word;
+    const float* limit = threshold;
+    for (int64_t word = channels / 64; word > 0; --word) *bits++ = at_least<4>(x, limit);
+    const int64_t rest = channels % 64;
+    if (rest == 0) continue;
+    uint64_t word = 0;
+    int64_t i = 0;
+    for (; i + kLanes <= rest; i += kLanes) word |= at_least<1>(x, limit) << i;
+    if (i < rest) {
+      const size_t bytes = static_cast<size_t>(rest - i) * sizeof(float);
+      float last[kLanes] = {};
+      float unreached[kLanes];
+      for (float& value : unreached) value = NAN;
+      memcpy(last, x, bytes);
+      memcpy(unreached, limit, bytes);
+      const float* from = last;
+      limit = unreached;
+      word |= at_least<1>(from, limit) << i;
+      x += rest - i;
     }
-    x += channels;
+    *bits++ = word;
   }
 }
 
