@@ -34,6 +34,20 @@ void fold_clip(BlockEpilogue* e) {
   e->has_clip = false;
 }
 
+bool is_minus_zero(float x) { return x == 0.0F && std::signbit(x); }
+
+// v < 0 ? slope * v : v is the larger of the two for slopes up to one; but infinities times zero are no
+// number, and a negative slope makes +0 of a v of -0, which only a bias or a bound of -0 lets through.
+bool slope_is_max(const BlockEpilogue& e) {
+  const bool bound = is_minus_zero(e.clip_min) || is_minus_zero(e.clip_max);
+  for (int i = 0; i < e.channels; ++i) {
+    const float slope = e.slope[i];
+    if (!(slope <= 1.0F) || slope < -FLT_MAX || slope == 0.0F) return false;
+    if (slope < 0.0F && (bound || is_minus_zero(e.bias[i]))) return false;
+  }
+  return true;
+}
+
 // Multiply-adds of one parallel item: some microseconds, far more than it costs to hand the item out.
 constexpr int64_t kMacsPerItem = 4 * 1000 * 1000;
 
@@ -135,6 +149,7 @@ class Convolution {
     e.clip_max = epilogue_.clip_max;
     e.has_clip = !(e.clip_min == -INFINITY && e.clip_max == INFINITY);
     e.channels = static_cast<int>(channels);
+    e.slope_is_max = e.has_slope && slope_is_max(e);
     e.residual = epilogue_.residual != nullptr ? epilogue_.residual + first_channel : nullptr;
     e.y = epilogue_.y != nullptr ? epilogue_.y + first_channel : nullptr;
     e.pixel_floats = shape_.out_c;

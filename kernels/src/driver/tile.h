@@ -27,6 +27,7 @@ struct BlockEpilogue {
   bool can_double;  // no 2 * scale overflows: dot * scale = (dot / 2) * double_scale to the bit for even dots
   bool has_clip;
   bool has_slope;
+  bool slope_is_max;  // where has_slope: v < 0 ? slope * v : v is the larger of slope * v and v, to the bit
   const float* residual;  // of pixel 0, null = none
   float* y;               // of pixel 0, null = none
   int64_t pixel_floats;   // from one pixel to the next in residual and y

@@ -27,29 +27,22 @@ struct Counts {
   int pixels;
   int channels;
   bool wide;            // sums go to `words`
-  int byte_sums = 0;    // in `bytes`
-  bool folded = false;  // `halves` or `words` hold the sums before these
+  bool folded = false;  // `halves` or `words` hold sums
 
-  // The sums of no step at all.
-  void put_zeros() {
-    for (int i = 0; i < pixels * kByteSums * channels; ++i) bytes[i] = 0;
-    byte_sums = 1;
-  }
-
-  // Adds up the sums of bytes. Not inline: beside the loop that counts it would cost that loop its registers.
-  DIRNET_NOINLINE void fold() {
+  // Adds up `sums` sums of bytes. Not inline: beside the loop that counts it would cost that loop its
+  // registers.
+  DIRNET_NOINLINE void fold(int sums) {
     for (int p = 0; p < pixels; ++p) {
-      for (int i = 0; i < channels; i += kLanes) fold(p, i);
+      for (int i = 0; i < channels; i += kLanes) fold(p, i, sums);
     }
-    byte_sums = 0;
     folded = true;
   }
 
  private:
-  DIRNET_INLINE void fold(int pixel, int channel) const {
+  DIRNET_INLINE void fold(int pixel, int channel, int sums) const {
     uint16x8_t low = vdupq_n_u16(0);
     uint16x8_t high = low;
-    for (int k = 0; k < byte_sums; ++k) {
+    for (int k = 0; k < sums; ++k) {
       const uint8x16_t more = vld1q_u8(bytes + (pixel * kByteSums + k) * channels + channel);
       low = vaddw_u8(low, vget_low_u8(more));
       high = vaddw_high_u8(high, more);
@@ -90,35 +83,19 @@ DIRNET_INLINE void load_next(const uint8_t*& p, uint8x16_t (&r)[V]) {
   }
 }
 
-// A pixel's sums of bytes, two at least, or what was folded.
+// A pixel's sums of bytes, two at least.
 template <int V>
-DIRNET_INLINE void load_halves(const Counts& counts, int pixel, uint16x8_t (&sum)[2 * V]) {
-  const int64_t first = static_cast<int64_t>(pixel) * counts.channels;
-  if (counts.folded) {
-    DIRNET_UNROLL
-    for (int i = 0; i < 2 * V; ++i) sum[i] = vld1q_u16(counts.halves + first + i * 8);
-    return;
-  }
-  const uint8_t* from = counts.bytes + first * kByteSums;
-  uint8x16_t a[V];
-  load_next(from, a);
-  if (counts.byte_sums == 1) {
-    DIRNET_UNROLL
-    for (int v = 0; v < V; ++v) {
-      sum[2 * v] = vmovl_u8(vget_low_u8(a[v]));
-      sum[2 * v + 1] = vmovl_high_u8(a[v]);
-    }
-    return;
-  }
-  uint8x16_t b[V];
-  load_next(from, b);
+DIRNET_INLINE void add_up(const uint8_t* bytes, int sums, uint16x8_t (&sum)[2 * V]) {
+  uint8x16_t a[V], b[V];
+  load_next(bytes, a);
+  load_next(bytes, b);
   DIRNET_UNROLL
   for (int v = 0; v < V; ++v) {
     sum[2 * v] = vaddl_u8(vget_low_u8(a[v]), vget_low_u8(b[v]));
     sum[2 * v + 1] = vaddl_high_u8(a[v], b[v]);
   }
-  for (int left = counts.byte_sums - 2; left > 0; --left) {
-      load_next(from, a);
+  for (int left = sums - 2; left > 0; --left) {
+    load_next(bytes, a);
     DIRNET_UNROLL
     for (int v = 0; v < V; ++v) {
       sum[2 * v] = vaddw_u8(sum[2 * v], vget_low_u8(a[v]));
@@ -127,17 +104,28 @@ DIRNET_INLINE void load_halves(const Counts& counts, int pixel, uint16x8_t (&sum
   }
 }
 
-// most - count of a pixel, or most - 2 * count, as floats.
+// most - sum, as floats.
+template <int V>
+DIRNET_INLINE void subtract(uint32x4_t most, const uint16x8_t (&sum)[2 * V], float32x4_t (&dot)[4 * V]) {
+  DIRNET_UNROLL
+  for (int i = 0; i < 2 * V; ++i) {
+    dot[2 * i] = vcvtq_f32_s32(vreinterpretq_s32_u32(vsubw_u16(most, vget_low_u16(sum[i]))));
+    dot[2 * i + 1] = vcvtq_f32_s32(vreinterpretq_s32_u32(vsubw_high_u16(most, sum[i])));
+  }
+}
+
+// most - count of a pixel as floats, or most - 2 * count, from halves or words: what add_up and subtract
+// cannot do.
 template <int V>
 DIRNET_INLINE void load_dots(const Counts& counts, int pixel, uint32x4_t most, bool twice,
                              float32x4_t (&dot)[4 * V]) {
+  const int64_t first = static_cast<int64_t>(pixel) * counts.channels;
   if (counts.wide) {
-    const uint32_t* words = counts.words + static_cast<int64_t>(pixel) * counts.channels;
     DIRNET_UNROLL
     for (int v = 0; v < V; ++v) {
       DIRNET_UNROLL
       for (int q = 4 * v; q < 4 * v + 4; ++q) {
-        const uint32x4_t count = vld1q_u32(words + q * 4);
+        const uint32x4_t count = vld1q_u32(counts.words + first + q * 4);
         const uint32x4_t once = vsubq_u32(most, count);
         dot[q] = vcvtq_f32_s32(vreinterpretq_s32_u32(twice ? vsubq_u32(once, count) : once));
       }
@@ -145,16 +133,12 @@ DIRNET_INLINE void load_dots(const Counts& counts, int pixel, uint32x4_t most, b
     return;
   }
   uint16x8_t sum[2 * V];
-  load_halves<V>(counts, pixel, sum);
-  if (twice) {
-    DIRNET_UNROLL
-    for (int i = 0; i < 2 * V; ++i) sum[i] = vaddq_u16(sum[i], sum[i]);
-  }
   DIRNET_UNROLL
   for (int i = 0; i < 2 * V; ++i) {
-    dot[2 * i] = vcvtq_f32_s32(vreinterpretq_s32_u32(vsubw_u16(most, vget_low_u16(sum[i]))));
-    dot[2 * i + 1] = vcvtq_f32_s32(vreinterpretq_s32_u32(vsubw_high_u16(most, sum[i])));
+    sum[i] = vld1q_u16(counts.halves + first + i * 8);
+    if (twice) sum[i] = vaddq_u16(sum[i], sum[i]);
   }
+  subtract<V>(most, sum, dot);
 }
 
 }  // namespace

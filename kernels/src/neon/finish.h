@@ -56,29 +56,37 @@ DIRNET_INLINE uint64_t reached(const float* p, float32x4_t (&x)[4 * V]) {
   return word_of(four);
 }
 
+// dot = K - 2 * count. Of an even K the doubling is left to the scale, which is exact.
+DIRNET_INLINE bool twice(const ConvTile& t) { return !t.epilogue->can_double || t.dot_max % 2 != 0; }
+
 // kRagged: the block's last register is partly empty, and so much of an output is not written. Not inline:
 // see Counts::fold.
 template <int V, bool kRagged>
-DIRNET_NOINLINE void finish_pixels(const ConvTile& t, const Counts& of_tile) {
-  // In variables of its own: the compiler cannot know that what is written changes none of them.
-  const Counts counts = of_tile;
+DIRNET_NOINLINE void finish_pixels(const ConvTile& t, const Counts& counts, int byte_sums) {
   const BlockEpilogue& e = *t.epilogue;
+  // In variables of its own: the compiler cannot know that what is written changes none of them.
   const int pixels = t.pixels;
   const int64_t pixel_floats = e.pixel_floats;
   const float* const residuals = e.residual;
   float* const outputs = e.y;
+  const bool folded = counts.folded;
+  const uint8_t* const bytes = counts.bytes;
   const bool has_clip = e.has_clip;
   const bool has_slope = e.has_slope;
+  const bool slope_is_max = e.slope_is_max;
   const bool has_bits = e.bits != nullptr;
-  const size_t bytes = static_cast<size_t>(e.channels) * sizeof(float);
-  const uint64_t mask = ~uint64_t{0} >> (64 - e.channels);
-  // dot = K - 2 * count. Of an even K the doubling is left to the scale, which is exact.
-  const bool twice = !e.can_double || t.dot_max % 2 != 0;
-  const float* const scale = twice ? e.scale : e.double_scale;
-  const uint32x4_t most = vdupq_n_u32(static_cast<uint32_t>(twice ? t.dot_max : t.dot_max / 2));
+  const bool doubled = twice(t);
+  const float* const scale = doubled ? e.scale : e.double_scale;
+  const uint32x4_t most = vdupq_n_u32(static_cast<uint32_t>(doubled ? t.dot_max : t.dot_max / 2));
   for (int p = 0; p < pixels; ++p) {
     float32x4_t x[4 * V];
-    load_dots<V>(counts, p, most, twice, x);
+    if (folded) {
+      load_dots<V>(counts, p, most, doubled, x);
+    } else {
+      uint16x8_t sum[2 * V];
+      add_up<V>(bytes + p * (kByteSums * V * kLanes), byte_sums, sum);
+      subtract<V>(most, sum, x);
+    }
     with_floats(scale, x, [](float32x4_t a, float32x4_t b) { return vmulq_f32(a, b); });
     with_floats(e.bias, x, [](float32x4_t a, float32x4_t b) { return vaddq_f32(a, b); });
     const int64_t offset = t.output[p] * pixel_floats;
@@ -87,13 +95,15 @@ DIRNET_NOINLINE void finish_pixels(const ConvTile& t, const Counts& of_tile) {
       float whole[V * kLanes];
       if (kRagged) {
         memset(whole, 0, sizeof(whole));
-        memcpy(whole, residual, bytes);
+        memcpy(whole, residual, static_cast<size_t>(e.channels) * sizeof(float));
         residual = whole;
       }
       with_floats(residual, x, [](float32x4_t a, float32x4_t b) { return vaddq_f32(a, b); });
     }
     if (has_clip) clip(e, x);
-    if (has_slope) {
+    if (slope_is_max) {
+      with_floats(e.slope, x, [](float32x4_t a, float32x4_t b) { return vmaxq_f32(a, vmulq_f32(b, a)); });
+    } else if (has_slope) {
       with_floats(e.slope, x,
                   [](float32x4_t a, float32x4_t b) { return vbslq_f32(vcltzq_f32(a), vmulq_f32(b, a), a); });
     }
@@ -106,9 +116,12 @@ DIRNET_NOINLINE void finish_pixels(const ConvTile& t, const Counts& of_tile) {
         DIRNET_UNROLL
         for (int i = q; i < q + 4; ++i) vst1q_f32(to + i * 4, x[i]);
       }
-      if (kRagged) memcpy(y, whole, bytes);
+      if (kRagged) memcpy(y, whole, static_cast<size_t>(e.channels) * sizeof(float));
     }
-    if (has_bits) store_bits(e, t.output[p], reached<V>(e.threshold, x) & mask);
+    if (has_bits) {
+      const uint64_t word = reached<V>(e.threshold, x);
+      store_bits(e, t.output[p], kRagged ? word & ~uint64_t{0} >> (64 - e.channels) : word);
+    }
   }
 }
 

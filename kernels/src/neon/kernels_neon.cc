@@ -27,47 +27,6 @@ constexpr int kSharedGroupChannels = 16;
 constexpr int kTilePixels = 5;  // 5 x 4 counts, 2 x 4 weights and 4 temporaries: all 32 registers
 constexpr int kStepsPerByte = 31;
 
-// The memory of a tile's counts.
-template <int P, int V>
-struct Memory {
-  static constexpr int kSize = P * V * kLanes;
-  alignas(16) uint8_t bytes[kByteSums * kSize];
-  alignas(16) uint16_t halves[kSize];
-  alignas(16) uint32_t words[kSize];
-
-  Counts counts(int32_t dot_max) {
-    return {bytes, halves, words, P, V * kLanes, dot_max > kMostInHalves};
-  }
-};
-
-// Keeps the sums of bytes apart from those that come.
-template <int P, int V>
-DIRNET_INLINE void put_aside(const uint8x16_t (&count)[P][V], Counts* counts) {
-  if (counts->byte_sums == kByteSums) counts->fold();
-  uint8_t* to = counts->bytes + counts->byte_sums++ * V * kLanes;
-  DIRNET_UNROLL
-  for (int p = 0; p < P; ++p) {
-    DIRNET_UNROLL
-    for (int v = 0; v < V; ++v) vst1q_u8(to + (p * kByteSums * V + v) * kLanes, count[p][v]);
-  }
-}
-
-template <int V>
-DIRNET_INLINE void finish_tile(const ConvTile& t, Counts* counts) {
-  if (counts->folded || counts->wide) counts->fold();
-  if (t.epilogue->channels == V * kLanes) {
-    finish_pixels<V, false>(t, *counts);
-  } else {
-    finish_pixels<V, true>(t, *counts);
-  }
-}
-
-uint8x16_t broadcast_word(const uint8_t* p) {
-  uint32_t word;
-  memcpy(&word, p, sizeof(word));
-  return vreinterpretq_u8_u32(vdupq_n_u32(word));
-}
-
 template <int P, int V>
 DIRNET_INLINE void clear(uint8x16_t (&count)[P][V]) {
   DIRNET_UNROLL
@@ -76,6 +35,52 @@ DIRNET_INLINE void clear(uint8x16_t (&count)[P][V]) {
     for (int v = 0; v < V; ++v) count[p][v] = vdupq_n_u8(0);
   }
 }
+
+// A tile's counts and their memory.
+template <int P, int V>
+struct TileCounts {
+  static constexpr int kSize = P * V * kLanes;
+  alignas(16) uint8_t bytes[kByteSums * kSize];
+  alignas(16) uint16_t halves[kSize];
+  alignas(16) uint32_t words[kSize];
+  Counts counts;
+  uint8_t* next = bytes;  // where the next sums of bytes go
+
+  DIRNET_INLINE explicit TileCounts(const ConvTile& t)
+      : counts{bytes, halves, words, P, V * kLanes, t.dot_max > kMostInHalves} {}
+
+  // Keeps the sums of bytes apart from those that come.
+  DIRNET_INLINE void put_aside(const uint8x16_t (&count)[P][V]) {
+    if (next == bytes + kByteSums * V * kLanes) {
+      counts.fold(kByteSums);
+      next = bytes;
+    }
+    uint8_t* const to = next;
+    next += V * kLanes;
+    DIRNET_UNROLL
+    for (int p = 0; p < P; ++p) {
+      DIRNET_UNROLL
+      for (int v = 0; v < V; ++v) vst1q_u8(to + (p * kByteSums * V + v) * kLanes, count[p][v]);
+    }
+  }
+
+  DIRNET_INLINE void finish(const ConvTile& t) {
+    const bool plain = !counts.folded && !counts.wide && !twice(t);
+    // The epilogue adds up two at least.
+    while (plain && next < bytes + 2 * V * kLanes) {
+      uint8x16_t none[P][V];
+      clear(none);
+      put_aside(none);
+    }
+    const int sums = static_cast<int>(next - bytes) / (V * kLanes);
+    if (!plain) counts.fold(sums);
+    if (t.epilogue->channels == V * kLanes) {
+      finish_pixels<V, false>(t, counts, sums);
+    } else {
+      finish_pixels<V, true>(t, counts, sums);
+    }
+  }
+};
 
 // One byte of every pixel against one of every channel. All the exclusive-ors of a pixel, then its popcounts,
 // then its additions: processors that keep the order find something to do while a result is under way. The
@@ -107,13 +112,14 @@ DIRNET_INLINE void byte_step(const uint8_t*& weights, const uint8_t* (&input)[P]
 #define DIRNET_CNT(x) "cnt %[" x "].16b, %[" x "].16b\n\t"
 #define DIRNET_ADD(c, x) "add %[c" c "].16b, %[c" c "].16b, %[" x "].16b\n\t"
 #define DIRNET_FETCH "ld2r {%[a].16b, %[b].16b}, [%[next]], #2\n\t"
-#define DIRNET_BEGIN                                                                                        \
-  DIRNET_EOR("x", "a", "0")                                                                                 \
-  DIRNET_EOR("y", "a", "1") DIRNET_CNT("x") DIRNET_CNT("y") DIRNET_ADD("0", "x") DIRNET_EOR("x", "a", "3")  \
-      DIRNET_EOR("a", "a", "2") DIRNET_ADD("1", "y") DIRNET_EOR("y", "b", "4") DIRNET_CNT("a")              \
-          DIRNET_CNT("y") DIRNET_CNT("x") DIRNET_ADD("2", "a") DIRNET_EOR("a", "b", "5")                    \
-              DIRNET_ADD("0", "y") DIRNET_ADD("3", "x") DIRNET_EOR("y", "b", "7") DIRNET_EOR("x", "b", "6") \
-                  DIRNET_CNT("a") DIRNET_CNT("y") DIRNET_CNT("x") DIRNET_ADD("1", "a")
+#define DIRNET_BEGIN                                                                                       \
+  DIRNET_EOR("x", "a", "0")                                                                                \
+  DIRNET_EOR("y", "a", "1")                                                                                \
+  DIRNET_CNT("x") DIRNET_CNT("y") DIRNET_ADD("0", "x") DIRNET_EOR("x", "a", "3") DIRNET_EOR("a", "a", "2") \
+      DIRNET_ADD("1", "y") DIRNET_EOR("y", "b", "4") DIRNET_CNT("a") DIRNET_CNT("y") DIRNET_CNT("x")       \
+          DIRNET_ADD("2", "a") DIRNET_EOR("a", "b", "5") DIRNET_ADD("0", "y") DIRNET_ADD("3", "x")         \
+              DIRNET_EOR("y", "b", "7") DIRNET_EOR("x", "b", "6") DIRNET_CNT("a") DIRNET_CNT("y")          \
+                  DIRNET_CNT("x") DIRNET_ADD("1", "a")
 #define DIRNET_END DIRNET_ADD("3", "y") DIRNET_ADD("2", "x")
 #define DIRNET_OPERANDS(count)                                                                             \
   [c0] "+w"((count)[0]), [c1] "+w"((count)[1]), [c2] "+w"((count)[2]), [c3] "+w"((count)[3]), [a] "+w"(a), \
@@ -195,11 +201,9 @@ struct Walk {
 
 template <int P, int V>
 void conv_tile_px16v(const ConvTile& t) {
-  Memory<P, V> memory;
-  Counts counts = memory.counts(t.dot_max);
+  TileCounts<P, V> counts(t);
   Walk<P> walk{t, 0, 0, 0, nullptr, {}};
   int64_t left = t.rows * t.taps * t.units;
-  if (left == 0) counts.put_zeros();
   while (left > 0) {
     uint8x16_t count[P][V];
     int64_t room = left < kStepsPerByte ? left : kStepsPerByte;
@@ -214,9 +218,15 @@ void conv_tile_px16v(const ConvTile& t) {
       walk.left -= steps;
       room -= steps;
     }
-    put_aside(count, &counts);
+    counts.put_aside(count);
   }
-  finish_tile<V>(t, &counts);
+  counts.finish(t);
+}
+
+uint8x16_t broadcast_word(const uint8_t* p) {
+  uint32_t word;
+  memcpy(&word, p, sizeof(word));
+  return vreinterpretq_u8_u32(vdupq_n_u32(word));
 }
 
 // Blocks of several groups: every lane has a byte of input of its own, which a table look-up fetches from the
@@ -224,8 +234,7 @@ void conv_tile_px16v(const ConvTile& t) {
 template <int P, int V>
 void shared_tile_px16v(const ConvTile& t) {
   const SharedLanes& lanes = *t.shared;
-  Memory<P, V> memory;
-  Counts counts = memory.counts(t.dot_max);
+  TileCounts<P, V> counts(t);
   uint8x16_t count[P][V];
   clear(count);
   const uint8_t* input[P];
@@ -251,15 +260,15 @@ void shared_tile_px16v(const ConvTile& t) {
         }
         weights += kBlockChannels;
         if (--room == 0) {
-          put_aside(count, &counts);
+          counts.put_aside(count);
           clear(count);
           room = kStepsPerByte;
         }
       }
     }
   }
-  put_aside(count, &counts);
-  finish_tile<V>(t, &counts);
+  counts.put_aside(count);
+  counts.finish(t);
 }
 
 using TileFunction = void (*)(const ConvTile&);
