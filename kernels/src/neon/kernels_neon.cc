@@ -164,8 +164,8 @@ DIRNET_INLINE void byte_steps(int64_t steps, const uint8_t*& weights, const uint
   const uint8_t* const stop = weights + steps * V * kLanes;
 #if defined(__GNUC__)
   if constexpr (V == 4) {
-    if (steps % 2 != 0) byte_step<false>(weights, input, count);
-    if (steps % 4 >= 2) two_byte_steps(weights, input, count);
+    if ((steps & 1) != 0) byte_step<false>(weights, input, count);
+    if ((steps & 2) != 0) two_byte_steps(weights, input, count);
     while (weights != stop) {
       two_byte_steps(weights, input, count);
       two_byte_steps(weights, input, count);
@@ -179,40 +179,48 @@ DIRNET_INLINE void byte_steps(int64_t steps, const uint8_t*& weights, const uint
 // Goes through a tile's runs of input, and through the weights beside.
 template <int P>
 struct Walk {
-  const ConvTile& t;
-  int64_t row = 0;
-  int64_t tap = 0;
-  int64_t left = 0;  // in the run
-  const uint8_t* weights = nullptr;
-  const uint8_t* input[P] = {};
+  const uint8_t* weights;
+  const uint8_t* input[P];
+  int64_t left;  // in the run
+  int64_t taps_left;
 
-  DIRNET_INLINE void enter_run() {
-    if (left > 0) return;
-    const int64_t at = row * t.input_row_bytes + tap * t.input_tap_bytes;
-    weights = t.weights + row * t.weight_row_bytes + tap * t.weight_tap_bytes;
+  DIRNET_INLINE explicit Walk(const ConvTile& t) : weights(t.weights), left(t.units), taps_left(t.taps) {
     DIRNET_UNROLL
-    for (int p = 0; p < P; ++p) input[p] = t.input[p] + at;
+    for (int p = 0; p < P; ++p) input[p] = t.input[p];
+  }
+
+  // Goes on to the next run where this one has come to its end.
+  template <int V>
+  DIRNET_INLINE void go_on(const ConvTile& t) {
+    if (left > 0) return;
     left = t.units;
-    if (++tap < t.taps) return;
-    tap = 0;
-    ++row;
+    int64_t input_gap = t.input_tap_bytes - t.units;
+    int64_t weight_gap = t.weight_tap_bytes - t.units * V * kLanes;
+    if (--taps_left == 0) {
+      taps_left = t.taps;
+      input_gap += t.input_row_bytes - t.taps * t.input_tap_bytes;
+      weight_gap += t.weight_row_bytes - t.taps * t.weight_tap_bytes;
+    }
+    weights += weight_gap;
+    DIRNET_UNROLL
+    for (int p = 0; p < P; ++p) input[p] += input_gap;
   }
 };
 
 template <int P, int V>
 void conv_tile_px16v(const ConvTile& t) {
   TileCounts<P, V> counts(t);
-  Walk<P> walk{t, 0, 0, 0, nullptr, {}};
+  Walk<P> walk(t);
   int64_t left = t.rows * t.taps * t.units;
   while (left > 0) {
     uint8x16_t count[P][V];
     int64_t room = left < kStepsPerByte ? left : kStepsPerByte;
     left -= room;
-    walk.enter_run();
+    walk.template go_on<V>(t);
     byte_step<true>(walk.weights, walk.input, count);
     --walk.left;
     for (--room; room > 0;) {
-      walk.enter_run();
+      walk.template go_on<V>(t);
       const int64_t steps = walk.left < room ? walk.left : room;
       byte_steps(steps, walk.weights, walk.input, count);
       walk.left -= steps;
@@ -303,28 +311,43 @@ DIRNET_INLINE uint64_t at_least(const float*& x, const float*& threshold) {
   return word_of(four);
 }
 
+// The bits of less than 64 floats.
+uint64_t at_least(const float* x, const float* threshold, int64_t count) {
+  uint64_t word = 0;
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) word |= at_least<1>(x, threshold) << i;
+  if (i == count) return word;
+  const size_t bytes = static_cast<size_t>(count - i) * sizeof(float);
+  float last[kLanes] = {};
+  float unreached[kLanes];
+  for (float& limit : unreached) limit = NAN;
+  memcpy(last, x, bytes);
+  memcpy(unreached, threshold, bytes);
+  const float* from = last;
+  const float* limits = unreached;
+  return word | at_least<1>(from, limits) << i;
+}
+
+void binarize_words(const float* x, int64_t pixels, int64_t words, const float* threshold, uint64_t* bits) {
+  for (; pixels > 0; --pixels) {
+    const float* limits = threshold;
+    for (int64_t left = words; left > 0; --left) *bits++ = at_least<4>(x, limits);
+  }
+}
+
 void binarize(const float* x, int64_t pixels, int64_t channels, const float* threshold, uint64_t* bits) {
-  for (int64_t p = 0; p < pixels; ++p) {
-    const float* limit = threshold;
-    for (int64_t word = channels / 64; word > 0; --word) *bits++ = at_least<4>(x, limit);
-    const int64_t rest = channels % 64;
-    if (rest == 0) continue;
-    uint64_t word = 0;
-    int64_t i = 0;
-    for (; i + kLanes <= rest; i += kLanes) word |= at_least<1>(x, limit) << i;
-    if (i < rest) {
-      const size_t bytes = static_cast<size_t>(rest - i) * sizeof(float);
-      float last[kLanes] = {};
-      float unreached[kLanes];
-      for (float& value : unreached) value = NAN;
-      memcpy(last, x, bytes);
-      memcpy(unreached, limit, bytes);
-      const float* from = last;
-      limit = unreached;
-      word |= at_least<1>(from, limit) << i;
-      x += rest - i;
-    }
-    *bits++ = word;
+  const int64_t words = channels / 64;
+  const int64_t rest = channels % 64;
+  if (rest == 0) {
+    binarize_words(x, pixels, words, threshold, bits);
+    return;
+  }
+  for (; pixels > 0; --pixels) {
+    binarize_words(x, 1, words, threshold, bits);
+    x += words * 64;
+    bits += words;
+    *bits++ = at_least(x, threshold + words * 64, rest);
+    x += rest;
   }
 }
 
