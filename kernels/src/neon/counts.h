@@ -19,54 +19,14 @@ constexpr int kByteSums = 5;
 // Up to here twice a count fits into 16 bits.
 constexpr int32_t kMostInHalves = 32767;
 
-// The counts of some pixels by `channels` lanes: [pixel][sum][channel] in `bytes`, else [pixel][channel].
+// The counts of some pixels by V registers of lanes: [pixel][sum][lane] in `bytes`, else [pixel][lane].
 struct Counts {
   uint8_t* bytes;
   uint16_t* halves;
   uint32_t* words;
   int pixels;
-  int channels;
   bool wide;            // sums go to `words`
   bool folded = false;  // `halves` or `words` hold sums
-
-  // Adds up `sums` sums of bytes. Not inline: beside the loop that counts it would cost that loop its
-  // registers.
-  DIRNET_NOINLINE void fold(int sums) {
-    for (int p = 0; p < pixels; ++p) {
-      for (int i = 0; i < channels; i += kLanes) fold(p, i, sums);
-    }
-    folded = true;
-  }
-
- private:
-  DIRNET_INLINE void fold(int pixel, int channel, int sums) const {
-    uint16x8_t low = vdupq_n_u16(0);
-    uint16x8_t high = low;
-    for (int k = 0; k < sums; ++k) {
-      const uint8x16_t more = vld1q_u8(bytes + (pixel * kByteSums + k) * channels + channel);
-      low = vaddw_u8(low, vget_low_u8(more));
-      high = vaddw_high_u8(high, more);
-    }
-    const int first = pixel * channels + channel;
-    if (wide) {
-      add_words(words + first, low);
-      add_words(words + first + 8, high);
-    } else {
-      add_halves(halves + first, low);
-      add_halves(halves + first + 8, high);
-    }
-  }
-
-  DIRNET_INLINE void add_halves(uint16_t* sum, uint16x8_t more) const {
-    vst1q_u16(sum, folded ? vaddq_u16(vld1q_u16(sum), more) : more);
-  }
-
-  DIRNET_INLINE void add_words(uint32_t* sum, uint16x8_t more) const {
-    const uint32x4_t low = vmovl_u16(vget_low_u16(more));
-    const uint32x4_t high = vmovl_high_u16(more);
-    vst1q_u32(sum, folded ? vaddq_u32(vld1q_u32(sum), low) : low);
-    vst1q_u32(sum + 4, folded ? vaddq_u32(vld1q_u32(sum + 4), high) : high);
-  }
 };
 
 // V registers; `p` moves on.
@@ -104,6 +64,38 @@ DIRNET_INLINE void add_up(const uint8_t* bytes, int sums, uint16x8_t (&sum)[2 * 
   }
 }
 
+DIRNET_INLINE void store_sum(uint16_t* to, uint16x8_t more, bool folded) {
+  vst1q_u16(to, folded ? vaddq_u16(vld1q_u16(to), more) : more);
+}
+
+DIRNET_INLINE void store_sum(uint32_t* to, uint16x8_t more, bool folded) {
+  const uint32x4_t low = vmovl_u16(vget_low_u16(more));
+  const uint32x4_t high = vmovl_high_u16(more);
+  vst1q_u32(to, folded ? vaddq_u32(vld1q_u32(to), low) : low);
+  vst1q_u32(to + 4, folded ? vaddq_u32(vld1q_u32(to + 4), high) : high);
+}
+
+// Adds up the sums of bytes, two at least. Not inline: beside the loop that counts it would cost that loop
+// its registers.
+template <int V>
+DIRNET_NOINLINE void fold(Counts* counts, int sums) {
+  const Counts c = *counts;
+  for (int p = 0; p < c.pixels; ++p) {
+    uint16x8_t sum[2 * V];
+    add_up<V>(c.bytes + p * (kByteSums * V * kLanes), sums, sum);
+    const int64_t first = static_cast<int64_t>(p) * V * kLanes;
+    DIRNET_UNROLL
+    for (int i = 0; i < 2 * V; ++i) {
+      if (c.wide) {
+        store_sum(c.words + first + i * 8, sum[i], c.folded);
+      } else {
+        store_sum(c.halves + first + i * 8, sum[i], c.folded);
+      }
+    }
+  }
+  counts->folded = true;
+}
+
 // most - sum, as floats.
 template <int V>
 DIRNET_INLINE void subtract(uint32x4_t most, const uint16x8_t (&sum)[2 * V], float32x4_t (&dot)[4 * V]) {
@@ -119,7 +111,7 @@ DIRNET_INLINE void subtract(uint32x4_t most, const uint16x8_t (&sum)[2 * V], flo
 template <int V>
 DIRNET_INLINE void load_dots(const Counts& counts, int pixel, uint32x4_t most, bool twice,
                              float32x4_t (&dot)[4 * V]) {
-  const int64_t first = static_cast<int64_t>(pixel) * counts.channels;
+  const int64_t first = static_cast<int64_t>(pixel) * V * kLanes;
   if (counts.wide) {
     DIRNET_UNROLL
     for (int v = 0; v < V; ++v) {

@@ -47,12 +47,12 @@ struct TileCounts {
   uint8_t* next = bytes;  // where the next sums of bytes go
 
   DIRNET_INLINE explicit TileCounts(const ConvTile& t)
-      : counts{bytes, halves, words, P, V * kLanes, t.dot_max > kMostInHalves} {}
+      : counts{bytes, halves, words, P, t.dot_max > kMostInHalves} {}
 
   // Keeps the sums of bytes apart from those that come.
   DIRNET_INLINE void put_aside(const uint8x16_t (&count)[P][V]) {
     if (next == bytes + kByteSums * V * kLanes) {
-      counts.fold(kByteSums);
+      fold<V>(&counts, kByteSums);
       next = bytes;
     }
     uint8_t* const to = next;
@@ -65,15 +65,14 @@ struct TileCounts {
   }
 
   DIRNET_INLINE void finish(const ConvTile& t) {
-    const bool plain = !counts.folded && !counts.wide && !twice(t);
-    // The epilogue adds up two at least.
-    while (plain && next < bytes + 2 * V * kLanes) {
+    // What adds them up wants two at least.
+    while (next < bytes + 2 * V * kLanes) {
       uint8x16_t none[P][V];
       clear(none);
       put_aside(none);
     }
     const int sums = static_cast<int>(next - bytes) / (V * kLanes);
-    if (!plain) counts.fold(sums);
+    if (counts.folded || counts.wide || twice(t)) fold<V>(&counts, sums);
     if (t.epilogue->channels == V * kLanes) {
       finish_pixels<V, false>(t, counts, sums);
     } else {
@@ -112,13 +111,14 @@ DIRNET_INLINE void byte_step(const uint8_t*& weights, const uint8_t* (&input)[P]
 #define DIRNET_CNT(x) "cnt %[" x "].16b, %[" x "].16b\n\t"
 #define DIRNET_ADD(c, x) "add %[c" c "].16b, %[c" c "].16b, %[" x "].16b\n\t"
 #define DIRNET_FETCH "ld2r {%[a].16b, %[b].16b}, [%[next]], #2\n\t"
-#define DIRNET_BEGIN                                                                                       \
-  DIRNET_EOR("x", "a", "0")                                                                                \
-  DIRNET_EOR("y", "a", "1")                                                                                \
-  DIRNET_CNT("x") DIRNET_CNT("y") DIRNET_ADD("0", "x") DIRNET_EOR("x", "a", "3") DIRNET_EOR("a", "a", "2") \
-      DIRNET_ADD("1", "y") DIRNET_EOR("y", "b", "4") DIRNET_CNT("a") DIRNET_CNT("y") DIRNET_CNT("x")       \
-          DIRNET_ADD("2", "a") DIRNET_EOR("a", "b", "5") DIRNET_ADD("0", "y") DIRNET_ADD("3", "x")         \
-              DIRNET_EOR("y", "b", "7") DIRNET_EOR("x", "b", "6") DIRNET_CNT("a") DIRNET_CNT("y")          \
+#define DIRNET_BEGIN                                                                                 \
+  DIRNET_EOR("x", "a", "0")                                                                          \
+  DIRNET_EOR("y", "a", "1")                                                                          \
+  DIRNET_CNT("x")                                                                                    \
+  DIRNET_CNT("y") DIRNET_ADD("0", "x") DIRNET_EOR("x", "a", "3") DIRNET_EOR("a", "a", "2")           \
+      DIRNET_ADD("1", "y") DIRNET_EOR("y", "b", "4") DIRNET_CNT("a") DIRNET_CNT("y") DIRNET_CNT("x") \
+          DIRNET_ADD("2", "a") DIRNET_EOR("a", "b", "5") DIRNET_ADD("0", "y") DIRNET_ADD("3", "x")   \
+              DIRNET_EOR("y", "b", "7") DIRNET_EOR("x", "b", "6") DIRNET_CNT("a") DIRNET_CNT("y")    \
                   DIRNET_CNT("x") DIRNET_ADD("1", "a")
 #define DIRNET_END DIRNET_ADD("3", "y") DIRNET_ADD("2", "x")
 #define DIRNET_OPERANDS(count)                                                                             \
