@@ -12,7 +12,6 @@ namespace dirnet {
 
 namespace {
 
-constexpr int kLanes = 16;
 // Sums of bytes that lie apart until the end, or until one more comes: a 3x3 convolution of 128 channels has
 // five.
 constexpr int kByteSums = 5;
@@ -28,20 +27,6 @@ struct Counts {
   bool wide;            // sums go to `words`
   bool folded = false;  // `halves` or `words` hold sums
 };
-
-// V registers; `p` moves on.
-template <int V>
-DIRNET_INLINE void load_next(const uint8_t*& p, uint8x16_t (&r)[V]) {
-  if constexpr (V == 4) {
-    const uint8x16x4_t all = load_four(p);
-    DIRNET_UNROLL
-    for (int v = 0; v < V; ++v) r[v] = all.val[v];
-  } else {
-    DIRNET_UNROLL
-    for (int v = 0; v < V; ++v) r[v] = vld1q_u8(p + v * kLanes);
-    p += V * kLanes;
-  }
-}
 
 // A pixel's sums of bytes, two at least.
 template <int V>

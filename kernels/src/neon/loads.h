@@ -12,6 +12,8 @@ namespace dirnet {
 
 namespace {
 
+constexpr int kLanes = 16;
+
 // The byte at `p` in all lanes.
 DIRNET_INLINE uint8x16_t broadcast_next(const uint8_t*& p) {
 #if defined(__GNUC__)
@@ -49,6 +51,20 @@ DIRNET_INLINE float32x4x4_t load_four(const float*& p) {
   p += 16;
 #endif
   return r;
+}
+
+// V registers.
+template <int V>
+DIRNET_INLINE void load_next(const uint8_t*& p, uint8x16_t (&r)[V]) {
+  if constexpr (V == 4) {
+    const uint8x16x4_t all = load_four(p);
+    DIRNET_UNROLL
+    for (int v = 0; v < V; ++v) r[v] = all.val[v];
+  } else {
+    DIRNET_UNROLL
+    for (int v = 0; v < V; ++v) r[v] = vld1q_u8(p + v * kLanes);
+    p += V * kLanes;
+  }
 }
 
 }  // namespace
