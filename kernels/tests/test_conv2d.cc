@@ -1,4 +1,7 @@
 // Every ISA of this machine against the reference, and the reference against a float convolution.
+#include <cmath>
+#include <limits>
+
 #include "conv_case.h"
 #include "threads.h"
 
@@ -159,6 +162,35 @@ void test_epilogues(bool small, Random& random) {
   }
 }
 
+// Slopes of every sort, alone in their blocks and mixed, on values of every sort: both zeros, infinities, no
+// numbers. Kernels may take short cuts for some of them.
+void test_slopes(Random& random) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const float tiny = std::numeric_limits<float>::denorm_min();
+  const std::initializer_list<std::initializer_list<float>> sorts = {
+      {0.25F, 1.0F, tiny}, {-0.25F, 0.5F, -3e38F}, {1.5F, 0.5F}, {0.0F, 0.5F},
+      {-0.0F, -0.5F},      {-infinity, 0.5F},      {infinity},   {std::nanf(""), 0.5F}};
+  const std::initializer_list<float> scales = {1.0F, -1.0F, 0.0F, -0.0F, infinity, 3e38F, -tiny};
+  for (const std::initializer_list<float>& slopes : sorts) {
+    for (const float zero : {0.0F, -0.0F}) {
+      for (const bool clipped : {false, true}) {
+        EpilogueKind kind = epilogue_kind(20);
+        kind.residual = random.coin();
+        kind.clip = clipped;
+        ConvCase c = make_case({1, 5, 4, 64, 70, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1}, kind, random);
+        for (size_t o = 0; o < c.slope.size(); ++o) {
+          c.slope[o] = slopes.begin()[random.below(static_cast<int64_t>(slopes.size()))];
+          c.scale[o] = scales.begin()[random.below(static_cast<int64_t>(scales.size()))];
+          c.bias[o] = random.coin() ? zero : random.symmetric();
+        }
+        for (float& r : c.residual) r = random.coin() ? -0.0F : r;
+        if (clipped) (random.coin() ? c.clip_min : c.clip_max) = zero;
+        check_case(c, random);
+      }
+    }
+  }
+}
+
 // The shapes that networks have, big enough for several parallel items.
 void test_common_shapes(bool small, Random& random) {
   for (const int64_t channels : {64, 128, 256, 512}) {
@@ -270,6 +302,7 @@ int main(int argc, char** argv) {
   test_narrow_groups(small, random);
   test_large_kernels(small, random);
   test_epilogues(small, random);
+  test_slopes(random);
   test_common_shapes(small, random);
   test_long_sums(small, random);
   test_pixels_without_taps(random);

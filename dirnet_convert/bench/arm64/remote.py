@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-
 from dirnet_convert.bench.arm64.board import Board, ask_board, free_bytes, heat_c, ran
 from dirnet_convert.bench.arm64.bundle import (
     OPERATORS,
@@ -41,6 +39,7 @@ from dirnet_convert.environment import package_versions
 from dirnet_convert.errors import DirnetError
 from dirnet_convert.runtime.int8 import rest_of
 from dirnet_convert.runtime.isa import Isa
+from dirnet_convert.runtime.model_file import read_model
 
 _RUNS_PER_TURN = 10
 
@@ -100,7 +99,7 @@ def run_remote(
         options=options,
         file_bytes={kind: path.stat().st_size for kind, path in models.items()},
         results=results,
-        rest=rest_of(onnx.load(str(models[EngineKind.BINARY]), load_external_data=False)),
+        rest=rest_of(read_model(models[EngineKind.BINARY])),
         notes=tuple(_notes(transport, board, cores, after_c)),
     )
 
@@ -164,7 +163,7 @@ def _profiles(
     profiles = {}
     for kind in (EngineKind.FP32, EngineKind.BINARY):
         events = json.loads((folder / files[str(kind)]).read_text())
-        profiles[kind] = read_profile(events, onnx.load(str(models[kind]), load_external_data=False))
+        profiles[kind] = read_profile(events, read_model(models[kind]))
     return profiles
 
 

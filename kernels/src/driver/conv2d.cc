@@ -39,6 +39,20 @@ void fold_clip(BlockEpilogue* e) {
 // About what the second cache holds of a tensor.
 constexpr int64_t kNearFloats = 256 * 1024;
 
+bool is_minus_zero(float x) { return x == 0.0F && std::signbit(x); }
+
+// v < 0 ? slope * v : v is the larger of the two for slopes up to one; but infinities times zero are no
+// number, and a negative slope makes +0 of a v of -0, which only a bias or a bound of -0 lets through.
+bool slope_is_max(const BlockEpilogue& e) {
+  const bool bound = is_minus_zero(e.clip_min) || is_minus_zero(e.clip_max);
+  for (int i = 0; i < e.channels; ++i) {
+    const float slope = e.slope[i];
+    if (!(slope <= 1.0F) || slope < -FLT_MAX || slope == 0.0F) return false;
+    if (slope < 0.0F && (bound || is_minus_zero(e.bias[i]))) return false;
+  }
+  return true;
+}
+
 // Multiply-adds of one parallel item: some microseconds, far more than it costs to hand the item out.
 constexpr int64_t kMacsPerItem = 4 * 1000 * 1000;
 
@@ -147,6 +161,7 @@ class Convolution {
     e.clip_max = epilogue_.clip_max;
     e.has_clip = !(e.clip_min == -INFINITY && e.clip_max == INFINITY);
     e.channels = static_cast<int>(channels);
+    e.slope_is_max = e.has_slope && slope_is_max(e);
     e.residual = epilogue_.residual != nullptr ? epilogue_.residual + first_channel : nullptr;
     const int64_t floats = shape_.batch * out_h_ * out_w_ * shape_.out_c;
     e.far_residual = e.residual != nullptr && floats > kNearFloats;
@@ -265,17 +280,11 @@ class Convolution {
 
     // Fills in the pixels of a tile and goes on to the one behind them.
     void take(ConvTile* tile) {
-      for (int p = 0; p < tile->pixels;) {
-        const int64_t left = columns_ - column_;
-        const int past = tile->pixels - p < left ? tile->pixels : p + static_cast<int>(left);
-        column_ += past - p;
-        for (; p < past; ++p) {
-          tile->input[p] = input;
-          tile->output[p] = output++;
-          input += step_bytes_;
-        }
-        if (column_ < columns_) return;
-        next_row();
+      for (int p = 0; p < tile->pixels; ++p) {
+        tile->input[p] = input;
+        tile->output[p] = output++;
+        input += step_bytes_;
+        if (++column_ == columns_) next_row();
       }
     }
 

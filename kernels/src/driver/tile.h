@@ -27,6 +27,7 @@ struct BlockEpilogue {
   bool can_double;  // no 2 * scale overflows: dot * scale = (dot / 2) * double_scale to the bit for even dots
   bool has_clip;
   bool has_slope;
+  bool slope_is_max;  // where has_slope: v < 0 ? slope * v : v is the larger of slope * v and v, to the bit
   const float* residual;  // of pixel 0, null = none
   bool far_residual;      // not in the nearer caches: worth fetching before it is needed
   float* y;               // of pixel 0, null = none
