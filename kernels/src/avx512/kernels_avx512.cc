@@ -3,7 +3,8 @@
 // Per unit of 32 input channels and register: half -= popcnt(w xor broadcast(a)), three vector operations
 // for 16 * 32 = 512 multiply-adds; begun at floor(K / 2), half ends as floor(dot / 2), dot = K - 2 *
 // popcount. A tile of P pixels by V registers loads V weights and P words for 3 * P * V operations, so that
-// the loads hide behind the arithmetic, and no sum is ever taken across lanes.
+// the loads hide behind the arithmetic, and no sum is ever taken across lanes. Rows of three taps take eight
+// operations for three units (see kTripleParts).
 #include <immintrin.h>
 #include <string.h>
 
@@ -55,8 +56,10 @@ DIRNET_INLINE void count_unit(const uint8_t* const (&input)[P], int64_t at, cons
   }
 }
 
-template <int P, int V>
-void conv_tile_px16v(const ConvTile& t) {
+// Counts tap by tap. `weights(row, tap)` is where a tap's first unit lies, the next one kStep bytes behind
+// it, and `load` reads the V registers of a unit.
+template <int P, int V, int kStep, typename Weights, typename Load>
+DIRNET_INLINE void count_taps(const ConvTile& t, const Weights& weights, const Load& load) {
   __m512i half[P][V];
   const uint8_t* input[P];
   begin_tile<P, V>(t, input, half);
@@ -64,17 +67,32 @@ void conv_tile_px16v(const ConvTile& t) {
     for (int64_t tap = 0; tap < t.taps; ++tap) {
       const int64_t first = row * t.input_row_bytes + tap * t.input_tap_bytes;
       const int64_t last = first + t.units * kUnitBytes;
-      const uint8_t* weights = t.weights + row * t.weight_row_bytes + tap * t.weight_tap_bytes;
+      const uint8_t* unit = weights(row, tap);
       for (int64_t at = first; at < last; at += kUnitBytes) {
         __m512i w[V];
-        DIRNET_UNROLL
-        for (int v = 0; v < V; ++v) w[v] = _mm512_load_si512(weights + v * 64);
-        weights += V * 64;
+        load(unit, tap, w);
+        unit += kStep;
         count_unit<P, V>(input, at, w, half);
       }
     }
   }
   finish_tile<P, V>(t, half);
+}
+
+template <int V>
+DIRNET_INLINE void load_unit(const uint8_t* p, __m512i (&w)[V]) {
+  DIRNET_UNROLL
+  for (int v = 0; v < V; ++v) w[v] = _mm512_load_si512(p + v * 64);
+}
+
+template <int P, int V>
+void conv_tile_px16v(const ConvTile& t) {
+  count_taps<P, V, V * 64>(
+      t,
+      [&](int64_t row, int64_t tap) {
+        return t.weights + row * t.weight_row_bytes + tap * t.weight_tap_bytes;
+      },
+      [](const uint8_t* unit, int64_t, __m512i(&w)[V]) { load_unit(unit, w); });
 }
 
 // Where the parts of an input unit lie, from the first byte of the pixel in the first plane.
@@ -141,31 +159,16 @@ void triple_tile_px16v(const ConvTile& t) {
 // parts' exclusive-or.
 template <int P, int V>
 void single_taps_tile_px16v(const ConvTile& t) {
-  __m512i half[P][V];
-  const uint8_t* input[P];
-  begin_tile<P, V>(t, input, half);
-  for (int64_t row = 0; row < t.rows; ++row) {
-    for (int64_t tap = 0; tap < t.taps; ++tap) {
-      const int64_t first = row * t.input_row_bytes + tap * t.input_tap_bytes;
-      const int64_t last = first + t.units * kUnitBytes;
-      const uint8_t* part0 = t.weights + row * t.weight_row_bytes;
-      constexpr int kOtherPart[kTripleTaps] = {1, 0, 2};
-      const int64_t other = kOtherPart[t.first_tap + tap] * V * 64;
-      for (int64_t at = first; at < last; at += kUnitBytes) {
-        __m512i w[V];
+  constexpr int kOtherPart[kTripleTaps] = {1, 0, 2};
+  count_taps<P, V, kTripleParts * V * 64>(
+      t, [&](int64_t row, int64_t) { return t.weights + row * t.weight_row_bytes; },
+      [&](const uint8_t* unit, int64_t tap, __m512i(&w)[V]) {
+        load_unit(unit, w);
+        const int64_t other = kOtherPart[t.first_tap + tap] * V * 64;
+        if (other == 0) return;
         DIRNET_UNROLL
-        for (int v = 0; v < V; ++v) w[v] = _mm512_load_si512(part0 + v * 64);
-        if (other != 0) {
-          DIRNET_UNROLL
-          for (int v = 0; v < V; ++v)
-            w[v] = _mm512_xor_si512(w[v], _mm512_load_si512(part0 + other + v * 64));
-        }
-        part0 += kTripleParts * V * 64;
-        count_unit<P, V>(input, at, w, half);
-      }
-    }
-  }
-  finish_tile<P, V>(t, half);
+        for (int v = 0; v < V; ++v) w[v] = _mm512_xor_si512(w[v], _mm512_load_si512(unit + other + v * 64));
+      });
 }
 
 void triple_planes(const uint8_t* left, const uint8_t* middle, const uint8_t* right, int64_t units,

@@ -355,7 +355,7 @@ bool run_images(const Kernels& kernels, const PackedWeights& weights, const uint
 constexpr int64_t kPlanesBytes = 256 * 1024;
 
 int64_t images_at_once(const Kernels& kernels, const Conv2dShape& shape) {
-  if (!WeightLayout(shape, kernels).triples) return shape.batch;
+  if (shape.batch <= 1 || !WeightLayout(shape, kernels).triples) return shape.batch;
   const int64_t bytes = kTripleParts * shape.in_h * shape.in_w * words_for(shape.in_c) * 8;
   return bytes < kPlanesBytes ? kPlanesBytes / bytes : 1;
 }
