@@ -109,6 +109,15 @@ class Precision(enum.StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class BinaryForward(enum.StrEnum):
+    """What computes binary convolutions in a training's forward pass; AUTO is KERNELS on processors that they
+    are fast on."""
+
+    AUTO = "auto"
+    KERNELS = "kernels"
+    TORCH = "torch"
+
+
 class AugmentKind(enum.StrEnum):
     """What is done to training images."""
 
@@ -212,6 +221,7 @@ class TrainOptions:
     clip_grad_norm: float = 0.0
     ema_decay: float = 0.0
     precision: Precision = Precision.FLOAT32
+    binary_forward: BinaryForward = BinaryForward.AUTO
     compile: bool = True
     checkpoint_minutes: float = 2.0
     region_samples: int = 0

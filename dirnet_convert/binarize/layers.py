@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from dirnet_convert.binarize.estimators import Estimator
 from dirnet_convert.binarize.imb import balance_and_standardize, power_of_two_scale, standardize_unbalanced
+from dirnet_convert.binarize.kernel_conv import Arithmetic, ConvGeometry, kernel_conv2d
 from dirnet_convert.binarize.padding import Padding, PadMode, pad_with_copies, resolve_padding, same_padding
 from dirnet_convert.binarize.sign import hard_sign
 from dirnet_convert.recipe import ConvertOptions, EstimatorOptions
@@ -104,7 +105,8 @@ class BinaryConv2d(BinaryLayer):
 
     The input is padded with zeros after sign(), so that padded taps count nothing, or with copies of its
     values, as ``padding_mode`` says. ``padding`` is (top, left, bottom, right); with PadMode.SAME it follows
-    from the input's size instead.
+    from the input's size instead. With Arithmetic.KERNELS the sums come from the compiled library, but for
+    layers that fade from real values to signs.
 
     Source: IR-Net's public code (Qin et al., CVPR 2020); the threshold is ReActNet's RSign.
     """
@@ -129,6 +131,7 @@ class BinaryConv2d(BinaryLayer):
         self.kernel_size = (weight.shape[2], weight.shape[3])
         self.stride, self.dilation, self.groups = stride, dilation, groups
         self.padding, self.padding_mode = padding, padding_mode
+        self.arithmetic = Arithmetic.TORCH
 
     @classmethod
     def from_conv(cls, conv: nn.Conv2d, options: ConvertOptions, estimator: EstimatorOptions) -> BinaryConv2d:
@@ -155,16 +158,31 @@ class BinaryConv2d(BinaryLayer):
         return (0, 0, 0, 0) if self.padding_mode.copies else self.padding
 
     def forward(self, x: Tensor) -> Tensor:
-        signs = self.binarize_input(pad_with_copies(x, self.padding, self.padding_mode))
-        top, left, bottom, right = self.zero_padding((x.shape[2], x.shape[3]))
+        zeros = self.zero_padding((x.shape[2], x.shape[3]))
+        x = pad_with_copies(x, self.padding, self.padding_mode)
+        y = self._kernel_sums(x, zeros) if self._has_only_signs else self._torch_sums(x, zeros)
+        # Added on its own, so that it is rounded once, as in the exported operator.
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
+
+    @property
+    def _has_only_signs(self) -> bool:
+        fades = self.training and (self.weight_estimator.fades or self.input_estimator.fades)
+        return self.arithmetic is Arithmetic.KERNELS and not fades
+
+    def _kernel_sums(self, x: Tensor, zeros: Padding) -> Tensor:
+        geometry = ConvGeometry(self.stride, zeros, self.dilation, self.groups)
+        weight = self._scaled_weight()
+        return kernel_conv2d(x, self.aligned_threshold(x), weight, self.input_estimator, geometry)
+
+    def _torch_sums(self, x: Tensor, zeros: Padding) -> Tensor:
+        signs = self.binarize_input(x)
+        top, left, bottom, right = zeros
         padding = (top, left)
         if (top, left) != (bottom, right):
             signs, padding = functional.pad(signs, (left, right, top, bottom)), (0, 0)
-        y = functional.conv2d(
+        return functional.conv2d(
             signs, self._scaled_weight(), None, self.stride, padding, self.dilation, self.groups
         )
-        # Added on its own, so that it is rounded once, as in the exported operator.
-        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
     def extra_repr(self) -> str:
         return (

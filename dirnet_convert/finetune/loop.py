@@ -157,7 +157,7 @@ def _one_step(training: _Training, images: torch.Tensor, labels: Any) -> float:
         raise state.diverged(state.step, broken_gradient(state.student))
     if not math.isfinite(loss):
         put_random_states(random, state.device)
-        where = broken_layer(lambda: training.step(images, labels), images, job.student, job.teacher_forward)
+        where = broken_layer(lambda: training.step(images, labels), images, job.student, task.teacher)
         own = "" if bool(torch.isfinite(total)) else f"the loss is {total.item()}, {where}"
         what = next(text for text in job.ranks.gathered(own) if text)
         raise state.diverged(state.step + 1, what)

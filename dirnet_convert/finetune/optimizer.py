@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
 from timm.utils import ModelEmaV3
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from dirnet_convert.errors import UsageError, nearest_name
 from dirnet_convert.recipe import TrainOptions
@@ -31,6 +31,8 @@ def build_optimizer(model: nn.Module, options: TrainOptions) -> Optimizer:
         UsageError: timm has no such optimizer.
     """
     check_optimizer(options)
+    # PyTorch's own ones can do all of a step in one call.
+    fused = {"fused": True} if get_optimizer_class(options.optimizer) in (SGD, Adam, AdamW) else {}
     return create_optimizer_v2(
         model,
         opt=options.optimizer,
@@ -38,6 +40,7 @@ def build_optimizer(model: nn.Module, options: TrainOptions) -> Optimizer:
         weight_decay=options.weight_decay,
         momentum=options.momentum,
         filter_bias_and_bn=True,
+        **fused,
     )
 
 

@@ -36,6 +36,7 @@ class TrainingStep(nn.Module):
         self.objective = objective
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.half):
             logits, representations = _split(self.student(images))
             teacher_logits, teacher_representations = None, ()

@@ -13,11 +13,13 @@ from dirnet_convert.data.boxes import Target
 from dirnet_convert.data.source import ImageSource
 from dirnet_convert.evaluate import evaluate, module_predictor
 from dirnet_convert.evaluate_detection import evaluate_detector
+from dirnet_convert.finetune.binary_forward import set_arithmetic
 from dirnet_convert.finetune.detection import DetectionStep, set_region_samples
 from dirnet_convert.finetune.job import TrainJob
 from dirnet_convert.finetune.losses import PART_NAMES, Objective
 from dirnet_convert.finetune.ranks import combined_score
 from dirnet_convert.finetune.step import Compiled, StepFunction, TrainingStep
+from dirnet_convert.finetune.teacher import with_folded_norms
 from dirnet_convert.models.detectors import FeatureForward, loss_names
 from dirnet_convert.recipe import Task
 
@@ -29,8 +31,12 @@ class TrainTask(abc.ABC):
     part_names: tuple[str, ...]
     score_names: tuple[str, ...]
 
+    teacher: nn.Module | None
+    """The teacher as the step runs it."""
+
     def __init__(self, job: TrainJob) -> None:
         self._job = job
+        self.teacher = job.teacher_forward
 
     @abc.abstractmethod
     def step(self, note: Callable[[str], None]) -> StepFunction:
@@ -60,8 +66,11 @@ class ClassificationTask(TrainTask):
     def step(self, note: Callable[[str], None]) -> StepFunction:
         job = self._job
         objective = Objective(job.distill, job.options.label_smoothing)
+        set_arithmetic(job.student, job.options.binary_forward, job.ranks.device, note)
         student = job.ranks.parallel(job.student_forward, has_unused=False)
-        step = TrainingStep(student, job.teacher_forward, objective, job.options.precision)
+        if job.teacher_forward is not None:
+            self.teacher = with_folded_norms(job.teacher_forward)
+        step = TrainingStep(student, self.teacher, objective, job.options.precision)
         return Compiled(step, note) if job.options.compile else step
 
     def moved(self, labels: Tensor, device: torch.device) -> Tensor:
@@ -94,6 +103,7 @@ class DetectionTask(TrainTask):
     def step(self, note: Callable[[str], None]) -> StepFunction:
         job = self._job
         set_region_samples(job.student, job.options.region_samples)
+        set_arithmetic(job.student, job.options.binary_forward, job.ranks.device, note)
         # Boxes are matched and sorted by their values, which no compiler takes; the backbone is plain.
         if job.options.compile:
             job.student_forward.compile_backbone(lambda backbone: Compiled(backbone, note))

@@ -62,7 +62,7 @@ def binarize(x: np.ndarray, threshold: np.ndarray, *, isa: Isa | None = None, th
     x, threshold = _floats(x), _floats(threshold, (channels,))
     bits = np.zeros((*x.shape[:-1], -(-channels // 64)), np.uint64)
     pixels = x.size // channels
-    _checked(
+    checked_status(
         c_interface().dirnet_binarize(
             _number(isa), _address(x), pixels, channels, _address(threshold), _address(bits), threads
         )
@@ -109,12 +109,12 @@ def binary_conv2d(
         *(batch, height, width, geometry.channels, out_channels),
         *(*geometry.kernel_shape, *geometry.strides, *geometry.pads, *geometry.dilations, geometry.group),
     )
-    _checked(
+    checked_status(
         c_interface().dirnet_binary_conv2d(
             _number(isa),
             _address(bits),
             _address(weights),
-            _shape(shape),
+            length_array(shape),
             *(_address(item) for item in (scale, bias, slope, residual)),
             activation.clip_min,
             activation.clip_max,
@@ -145,7 +145,9 @@ def binary_max_pool2d(
     bits = _words(bits, (batch, height, width, -(-channels // 64)))
     out = np.zeros((batch, *output_size, bits.shape[-1]), np.uint64)
     shape = (batch, height, width, channels, *kernel_shape, *strides, *pads, *dilations, *output_size)
-    _checked(c_interface().dirnet_binary_max_pool2d(_address(bits), _shape(shape), _address(out), threads))
+    checked_status(
+        c_interface().dirnet_binary_max_pool2d(_address(bits), length_array(shape), _address(out), threads)
+    )
     return out
 
 
@@ -167,7 +169,8 @@ def _address(array: np.ndarray | None) -> int | None:
     return None if array is None else array.ctypes.data
 
 
-def _shape(values: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
+def length_array(values: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
+    """Return ``values`` as the C interface takes shapes."""
     return (ctypes.c_int64 * len(values))(*values)
 
 
@@ -179,6 +182,7 @@ def _number(isa: Isa | None) -> int:
     return numbers[wanted]
 
 
-def _checked(status: int) -> None:
+def checked_status(status: int) -> None:
+    """Raise DirnetError where a call of the C interface did not return DIRNET_OK."""
     if status != 0:
         raise DirnetError(f"The kernel refused the call: {_FAILURES.get(status, f'status {status}')}.")

@@ -1,0 +1,108 @@
+"""A binary convolution whose sums come from the compiled kernels, and whose backward pass is PyTorch's."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dirnet_convert.binarize.estimators import Estimator
+from dirnet_convert.binarize.padding import Padding
+from dirnet_convert.binarize.sign import hard_sign, slope_of
+from dirnet_convert.recipe import EstimatorKind
+
+
+class Arithmetic(enum.StrEnum):
+    """What multiplies signs in the forward pass: PyTorch's float convolution, or the compiled kernels."""
+
+    TORCH = "torch"
+    KERNELS = "kernels"
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """Stride, zeros around the input (top, left, bottom, right), dilation and groups of a convolution."""
+
+    stride: tuple[int, int]
+    padding: Padding
+    dilation: tuple[int, int]
+    groups: int
+
+
+def kernel_conv2d(
+    x: Tensor, threshold: Tensor, weight: Tensor, estimator: Estimator, geometry: ConvGeometry
+) -> Tensor:
+    """Return conv2d(sign(x - threshold), weight), with the slope of ``estimator`` in its backward pass.
+
+    The result, and the convolutions of the backward pass, have the type of torch.autocast, or float32.
+
+    ``x`` is (N, C, H, W), ``threshold`` (C, 1, 1), ``weight`` (O, C / groups, kh, kw) of values +-s with one
+    s for each of O. The sums are those of dirnet::binary_conv2d, which runtime.torch_operator defines.
+    """
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+    return _KernelConv.apply(
+        x,
+        threshold,
+        weight,
+        estimator.t,
+        estimator.k,
+        estimator.kind,
+        estimator.window,
+        geometry,
+        dtype,
+    )
+
+
+class _KernelConv(torch.autograd.Function):
+    """Sign and convolution in one: what is kept for the backward pass is x itself."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        threshold: Tensor,
+        weight: Tensor,
+        t: Tensor,
+        k: Tensor,
+        kind: EstimatorKind,
+        window: float,
+        geometry: ConvGeometry,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        ctx.save_for_backward(x, threshold, weight, t, k)
+        ctx.kind, ctx.window, ctx.geometry, ctx.dtype = kind, window, geometry, dtype
+        return torch.ops.dirnet.binary_conv2d(
+            x,
+            threshold.flatten(),
+            weight,
+            list(geometry.stride),
+            list(geometry.padding),
+            list(geometry.dilation),
+            geometry.groups,
+            dtype,
+        )
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, threshold, weight, t, k = ctx.saved_tensors
+        g, dtype = ctx.geometry, ctx.dtype
+        top, left, bottom, right = g.padding
+        signs, padding = hard_sign(x, threshold).to(dtype), (top, left)
+        if (top, left) != (bottom, right):
+            signs, padding = functional.pad(signs, (left, right, top, bottom)), (0, 0)
+        to_signs, to_weight, _ = torch.ops.aten.convolution_backward(
+            *(gradient.to(dtype), signs, weight.to(dtype), None),
+            *(list(g.stride), list(padding), list(g.dilation), False, [0, 0], g.groups),
+            [True, True, False],
+        )
+        if padding != (top, left):
+            to_signs = to_signs[:, :, top : top + x.shape[2], left : left + x.shape[3]]
+        # As in sign.estimated_sign.
+        to_x = to_signs * slope_of(x - threshold, t, k, ctx.kind, ctx.window)
+        to_threshold = -to_x.sum_to_size(threshold.shape) if ctx.needs_input_grad[1] else None
+        return to_x.to(x.dtype), to_threshold, to_weight.float(), *(None,) * 6

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from dirnet_convert.binarize.kernel_conv import Arithmetic
+from dirnet_convert.binarize.layers import BinaryConv2d, binary_layers
+from dirnet_convert.errors import DirnetError, UsageError
+from dirnet_convert.finetune.binary_forward import set_arithmetic
+from dirnet_convert.finetune.loop import train
+from dirnet_convert.recipe import (
+    AugmentKind,
+    BinaryForward,
+    ConvertOptions,
+    EstimatorKind,
+    EstimatorOptions,
+    Precision,
+)
+
+SEED = 3
+CPU = torch.device("cpu")
+
+
+def _pair(conv: nn.Conv2d, kind: EstimatorKind) -> tuple[BinaryConv2d, BinaryConv2d]:
+    """The same layer with both arithmetics."""
+    options = EstimatorOptions(weights=kind, inputs=kind)
+    plain = BinaryConv2d.from_conv(conv, ConvertOptions(learn_threshold=True), options).train()
+    fast = copy.deepcopy(plain)
+    set_arithmetic(fast, BinaryForward.KERNELS, CPU, print)
+    assert fast.arithmetic is Arithmetic.KERNELS
+    return plain, fast
+
+
+@pytest.mark.parametrize("kind", EstimatorKind)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"padding": 1},
+        {"padding": 1, "stride": 2, "groups": 2},
+        {"padding": "same", "dilation": 2},
+        {"padding": 1, "padding_mode": "circular", "bias": False},
+    ],
+)
+@pytest.mark.parametrize("compiled", [False])
+def test_layer_gives_the_same_sums_and_gradients(
+    kind: EstimatorKind, arguments: dict, compiled: bool
+) -> None:
+    _check_layer(nn.Conv2d(6, 8, (2, 3), **arguments), kind, compiled)
+
+
+def test_compiled_layer_gives_the_same_sums_and_gradients() -> None:
+    _check_layer(nn.Conv2d(6, 8, 3, padding=1), EstimatorKind.DTE, compiled=True)
+
+
+def _check_layer(conv: nn.Conv2d, kind: EstimatorKind, compiled: bool) -> None:
+    print(f"seed {SEED}")
+    torch.manual_seed(SEED)
+    layers = _pair(conv, kind)
+    image, slope = torch.randn(3, 6, 9, 10), None
+    results = []
+    for layer in layers:
+        x = image.clone().requires_grad_()
+        run = torch.compile(layer, dynamic=False, fullgraph=True) if compiled else layer
+        y = run(x)
+        slope = torch.randn_like(y) if slope is None else slope
+        y.backward(slope)
+        results.append((y, x.grad, *(p.grad for p in layer.parameters())))
+    assert torch.equal(results[0][0], results[1][0])
+    for plain, fast in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_evaluation_is_the_same_and_fading_layers_stay_with_torch() -> None:
+    print(f"seed {SEED}")
+    torch.manual_seed(SEED)
+    plain, fast = _pair(nn.Conv2d(6, 8, 3), EstimatorKind.STE)
+    x = torch.randn(2, 6, 5, 5)
+    with torch.inference_mode():
+        assert torch.equal(plain.eval()(x), fast.eval()(x))
+    for layer in (plain, fast):
+        layer.train().weight_estimator.fades = layer.input_estimator.fades = True
+        layer.weight_estimator.set_progress(0.0, blend=0.5)
+        layer.input_estimator.set_progress(0.0, blend=0.5)
+    assert torch.equal(plain(x), fast(x))
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_training_has_the_same_losses(tiny: ModuleType, tmp_path: Path, precision: Precision) -> None:
+    estimator = EstimatorOptions(weights=EstimatorKind.EDE, inputs=EstimatorKind.EDE)
+    losses = []
+    for name in (BinaryForward.TORCH, BinaryForward.KERNELS):
+        options = dataclasses.replace(
+            *(tiny.OPTIONS,), epochs=1, lr=0.01, augment=AugmentKind.NONE, precision=precision
+        )
+        options = dataclasses.replace(options, binary_forward=name)
+        job = tiny.tiny_job(tmp_path / name, options=options, estimator=estimator)
+        seen = _Losses()
+        train(job, seen)
+        arithmetic = {layer.arithmetic.value for layer in binary_layers(job.student)}
+        assert arithmetic == {name.value}
+        losses.append(seen.losses)
+    bound = 1e-4 if precision is Precision.FLOAT32 else 0.05
+    assert losses[0] == pytest.approx(losses[1], rel=bound)
+
+
+class _Losses:
+    """Keeps the loss of every step."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def stepped(self, report: object) -> None:
+        self.losses.append(report.loss)
+
+    def __getattr__(self, name: str) -> object:
+        return lambda *_: None
+
+
+def test_without_the_library_auto_says_so_and_kernels_is_refused(
+    tiny: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DIRNET_LIBRARY", str(tmp_path / "none.so"))
+    notes: list[str] = []
+    student = tiny.TinyNetwork(binary=True)
+    set_arithmetic(student, BinaryForward.AUTO, CPU, notes.append)
+    assert len(notes) == 1 and "PyTorch" in notes[0] and "DIRNET_LIBRARY" in notes[0]
+    assert all(layer.arithmetic is Arithmetic.TORCH for layer in binary_layers(student))
+    with pytest.raises(DirnetError, match="DIRNET_LIBRARY"):
+        set_arithmetic(student, BinaryForward.KERNELS, CPU, notes.append)
+
+
+def test_slow_kernels_are_left_alone(tiny: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIRNET_ISA", "portable")
+    notes: list[str] = []
+    student = tiny.TinyNetwork(binary=True)
+    set_arithmetic(student, BinaryForward.AUTO, CPU, notes.append)
+    assert len(notes) == 1 and "portable" in notes[0]
+    assert all(layer.arithmetic is Arithmetic.TORCH for layer in binary_layers(student))
+
+
+def test_accelerators_compute_in_torch(tiny: ModuleType) -> None:
+    student = tiny.TinyNetwork(binary=True)
+    set_arithmetic(student, BinaryForward.AUTO, torch.device("cuda"), pytest.fail)
+    assert all(layer.arithmetic is Arithmetic.TORCH for layer in binary_layers(student))
+    with pytest.raises(UsageError, match="processors"):
+        set_arithmetic(student, BinaryForward.KERNELS, torch.device("cuda"), pytest.fail)
