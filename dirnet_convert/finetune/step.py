@@ -26,6 +26,9 @@ class TrainingStep(nn.Module):
     pass).
     """
 
+    compute: StepFunction
+    """What forward calls: the computation as it is, or what compile_computation made of it."""
+
     def __init__(
         self, student: nn.Module, teacher: nn.Module | None, objective: Objective, precision: Precision
     ) -> None:
@@ -34,8 +37,16 @@ class TrainingStep(nn.Module):
         self.student = student
         self.teacher = teacher if objective.needs_teacher else None
         self.objective = objective
+        self.compute = self._losses
+
+    def compile_computation(self, compiled: Callable[[StepFunction], StepFunction]) -> None:
+        """Run the step by what ``compiled`` makes of it; wrappers around the module stay outside of that."""
+        self.compute = compiled(self._losses)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return self.compute(images, labels)
+
+    def _losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.half):
             logits, representations = _split(self.student(images))
@@ -54,22 +65,23 @@ def _split(output: Tensor | tuple[Tensor, tuple[Tensor, ...]]) -> tuple[Tensor, 
 
 
 class Compiled:
-    """A module compiled at its first call, or run as it is where this machine or network cannot be."""
+    """A module or function compiled at its first call, or run as it is where this machine or network cannot
+    be."""
 
-    def __init__(self, module: nn.Module, note: Callable[[str], None]) -> None:
-        self._module: Callable[..., Any] = module
+    def __init__(self, function: Callable[..., Any], note: Callable[[str], None]) -> None:
+        self._function = function
         self._compiled: Callable[..., Any] | None = None
         self._proven = False
         self._note = note
         if has_compiler():
-            self._compiled = torch.compile(module, dynamic=False)
+            self._compiled = torch.compile(function, dynamic=False)
             note("The training step is compiled first, which takes a minute or two.")
         else:
             note("No C++ compiler was found, so training is not compiled; it takes about twice the time.")
 
     def __call__(self, *inputs: Tensor) -> Any:
         if self._compiled is None:
-            return self._module(*inputs)
+            return self._function(*inputs)
         if self._proven:
             return self._compiled(*inputs)
         try:
@@ -78,7 +90,7 @@ class Compiled:
             cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self._note(f"This network cannot be compiled here ({cause}); training goes on without.")
             self._compiled = None
-            return self._module(*inputs)
+            return self._function(*inputs)
         self._proven = True
         return result
 

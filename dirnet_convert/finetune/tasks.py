@@ -67,11 +67,13 @@ class ClassificationTask(TrainTask):
         job = self._job
         objective = Objective(job.distill, job.options.label_smoothing)
         set_arithmetic(job.student, job.options.binary_forward, job.ranks.device, note)
-        student = job.ranks.parallel(job.student_forward, has_unused=False)
         if job.teacher_forward is not None:
             self.teacher = with_folded_norms(job.teacher_forward)
-        step = TrainingStep(student, self.teacher, objective, job.options.precision)
-        return Compiled(step, note) if job.options.compile else step
+        step = TrainingStep(job.student_forward, self.teacher, objective, job.options.precision)
+        if job.options.compile:
+            step.compile_computation(lambda losses: Compiled(losses, note))
+        # Around the whole step, so that student and loss stay one compiled piece.
+        return job.ranks.parallel(step, has_unused=False)
 
     def moved(self, labels: Tensor, device: torch.device) -> Tensor:
         return labels.to(device)
