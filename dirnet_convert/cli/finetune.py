@@ -48,6 +48,7 @@ def command(
     """
     import dataclasses
 
+    from dirnet_convert.cli.allocator import keep_freed_memory
     from dirnet_convert.cli.training_progress import (
         kept_words,
         result_summary,
@@ -67,6 +68,7 @@ def command(
         recipe = dataclasses.replace(
             recipe, data=dataclasses.replace(recipe.data, dir=lasting_path(data_dir))
         )
+    keep_freed_memory()
     with open_ranks() as ranks:
         curves = folder.tensorboard_dir if tensorboard and ranks.is_first else None
         with training_observer(console, quiet=json or not ranks.is_first, curves=curves) as observer:

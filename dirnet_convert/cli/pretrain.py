@@ -47,6 +47,7 @@ def command(
     import dataclasses
     import shutil
 
+    from dirnet_convert.cli.allocator import keep_freed_memory
     from dirnet_convert.cli.training_progress import (
         kept_words,
         result_summary,
@@ -88,6 +89,7 @@ def command(
         )
     if epochs is not None:
         chosen = dataclasses.replace(chosen, pretrain=dataclasses.replace(chosen.pretrain, epochs=epochs))
+    keep_freed_memory()
     with open_ranks() as ranks:
         made, existed = folder is None, out is not None and out.exists()
         if ranks.count > 1 and made:
