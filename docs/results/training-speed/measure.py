@@ -1,15 +1,16 @@
-"""Measures the training speed of a converted run on this machine: once with two threads, once with two
-processes.
+"""Measures the training speed of a converted run on this machine: with two threads and with two processes, in
+steps of 64 and of 128 images in all.
 
     python docs/results/training-speed/measure.py RUN figures.json
 
-RUN is made by `dirnet convert`; it stays as it is. A hundred steps are an epoch here; the first one, which
+RUN is made by `dirnet convert`; it stays as it is. Eighty steps are an epoch here; the first one, which
 compiles, does not count.
 """
 
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import os
 import platform
@@ -22,22 +23,23 @@ from pathlib import Path
 
 import torch
 
-EPOCHS = 5
-STEPS = 100
-BATCH = 64
+EPOCHS = 4
+STEPS = 80
+BATCHES = (64, 128)
 CIFAR10_IMAGES = 50_000
 CORES = 2
 
 
-def images_per_s(run: Path, way: str) -> list[float]:
-    """Return the images per second of each epoch but the first, trained one ``way`` or the other."""
+def images_per_s(run: Path, way: str, batch: int) -> list[float]:
+    """Return the images per second of each epoch but the first, trained one ``way`` or the other with
+    ``batch`` images in a step of all processes."""
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(CORES), "-m", "--"]
     processes = CORES if way == "processes" else 1
     settings = (
-        f"data.train_limit={STEPS * BATCH}",
-        f"data.test_limit={BATCH}",
+        f"data.train_limit={STEPS * batch}",
+        f"data.test_limit={batch}",
         f"finetune.epochs={EPOCHS}",
-        f"finetune.batch_size={BATCH // processes}",
+        f"finetune.batch_size={batch // processes}",
         "finetune.checkpoint_minutes=60",
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -68,16 +70,20 @@ def main(run: str, out: str) -> None:
         "processor": processor(),
         "cores": CORES,
         "torch": torch.__version__,
-        "batch": BATCH,
+        "measured": [],
     }
-    for way in ("processes", "threads"):
-        seen = images_per_s(Path(run), way)
+    for batch, way in itertools.product(BATCHES, ("processes", "threads")):
+        seen = images_per_s(Path(run), way, batch)
         middle = statistics.median(seen)
-        figures[way] = {
-            "images_per_s": [round(value, 1) for value in seen],
-            "median_images_per_s": round(middle, 1),
-            "seconds_per_cifar10_epoch": round(CIFAR10_IMAGES / middle, 1),
-        }
+        figures["measured"].append(
+            {
+                "batch": batch,
+                "way": way,
+                "images_per_s": [round(value, 1) for value in seen],
+                "median_images_per_s": round(middle, 1),
+                "seconds_per_cifar10_epoch": round(CIFAR10_IMAGES / middle, 1),
+            }
+        )
         Path(out).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(figures, indent=1))
 
