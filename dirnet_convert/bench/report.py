@@ -56,10 +56,9 @@ def tables(result: BenchResult) -> RenderableType:
     """Return ``result`` as tables for a terminal."""
     machine = result.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    cores = f"{machine.cores} processor{'s' if machine.cores > 1 else ''}"
     parts: list[RenderableType] = [
-        Text(
-            f"{machine.cpu}, {machine.cores} processors, {machine.system}; {result.isa} kernels; {versions}"
-        ),
+        Text(f"{machine.cpu}, {cores}, {machine.system}; {result.isa} kernels; {versions}"),
         *(Text(note) for note in result.notes),
     ]
     for part in result.results:

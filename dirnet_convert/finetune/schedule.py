@@ -53,10 +53,12 @@ def _part_schedule(optimizer: Optimizer, options: TrainOptions, steps: int, warm
         "t_in_epochs": False,
     }
     lowest = options.lr * options.min_lr_ratio
+    # A fall of one step is its first one, as that of a longer fall; timm would log a warning.
+    fall = max(steps - warmup, 2)
     if options.schedule is ScheduleKind.COSINE:
-        return CosineLRScheduler(optimizer, t_initial=steps - warmup, lr_min=lowest, **common)
+        return CosineLRScheduler(optimizer, t_initial=fall, lr_min=lowest, **common)
     if options.schedule is ScheduleKind.LINEAR:
-        return PolyLRScheduler(optimizer, t_initial=steps - warmup, power=1.0, lr_min=lowest, **common)
+        return PolyLRScheduler(optimizer, t_initial=fall, power=1.0, lr_min=lowest, **common)
     return StepLRScheduler(optimizer, decay_t=steps + 1, decay_rate=1.0, **common)
 
 

@@ -39,11 +39,11 @@ STEPS = 10
 SEED = 13
 
 
-def _rates(options: TrainOptions) -> list[float]:
+def _rates(options: TrainOptions, steps: int = STEPS) -> list[float]:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=options.lr)
-    schedule = RateSchedule(optimizer, options, STEPS)
+    schedule = RateSchedule(optimizer, options, steps)
     rates = []
-    for step in range(options.epochs * STEPS):
+    for step in range(options.epochs * steps):
         schedule.step_update(step)
         rates.append(optimizer.param_groups[0]["lr"])
     return rates
@@ -67,6 +67,14 @@ def test_no_warm_up_begins_at_the_full_rate() -> None:
     rates = _rates(TrainOptions(epochs=2, lr=0.2, warmup_epochs=0.0))
     assert rates[0] == pytest.approx(0.2)
     assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("kind", list(ScheduleKind))
+def test_a_single_step_has_the_full_rate_and_no_warning(
+    kind: ScheduleKind, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert _rates(TrainOptions(epochs=1, lr=0.2, schedule=kind), steps=1) == pytest.approx([0.2])
+    assert not caplog.records
 
 
 def test_two_parts_have_a_warm_up_and_a_fall_each() -> None:
