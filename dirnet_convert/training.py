@@ -13,8 +13,9 @@ from dirnet_convert.convert.representations import with_representations
 from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import ImageSource
 from dirnet_convert.errors import UsageError
+from dirnet_convert.finetune.acceptance import accept_job, check_options
 from dirnet_convert.finetune.checkpoint import drop_checkpoint
-from dirnet_convert.finetune.job import TrainJob, TrainResult, accept_job, check_options
+from dirnet_convert.finetune.job import TrainJob, TrainResult
 from dirnet_convert.finetune.loop import train
 from dirnet_convert.finetune.observer import TrainObserver
 from dirnet_convert.finetune.ranks import Ranks, one_process

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN
 
 from dirnet_convert.data.boxes import Target, without_excused
-from dirnet_convert.errors import UsageError
 from dirnet_convert.finetune.rbd import rbd_loss
-from dirnet_convert.recipe import DistillOptions, Precision
-
-if TYPE_CHECKING:
-    from dirnet_convert.finetune.job import TrainJob
+from dirnet_convert.recipe import DistillOptions
 
 
 class DetectionStep(nn.Module):
@@ -51,19 +44,3 @@ def set_region_samples(detector: nn.Module, count: int) -> None:
     """Let the box head of a Faster R-CNN learn from ``count`` regions of an image; 0 leaves it as it is."""
     if count:
         detector.roi_heads.fg_bg_sampler.batch_size_per_image = count
-
-
-def check_detection(job: TrainJob) -> None:
-    """Refuse options that this detector cannot be trained with; raises UsageError."""
-    for name, given in (
-        ("distill.logit_weight", job.distill.logit_weight != 0.0),
-        (f"{job.section}.label_smoothing", job.options.label_smoothing != 0.0),
-    ):
-        if given:
-            raise UsageError(f"{name} is for classifiers; a detector is trained with it set to 0.")
-    if job.distill.representations:
-        raise UsageError("distill.representations is for classifiers; leave it empty for a detector.")
-    if job.options.precision is not Precision.FLOAT32:
-        raise UsageError(f"{job.section}.precision must be float32 for a detector.")
-    if job.options.region_samples and not isinstance(job.student, FasterRCNN):
-        raise UsageError(f"{job.section}.region_samples is for Faster R-CNN; this detector has no regions.")

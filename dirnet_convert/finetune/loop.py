@@ -12,10 +12,11 @@ import torch
 from dirnet_convert.binarize.ede import scheduled_t
 from dirnet_convert.data.source import ImageSource, mixed_seed
 from dirnet_convert.data.timed import Timed
+from dirnet_convert.finetune.acceptance import accept_job
 from dirnet_convert.finetune.checkpoint import EpochSums, mark_diverged, remove_leftovers
 from dirnet_convert.finetune.divergence import DivergedError, broken_gradient, broken_layer, gradient_norm
 from dirnet_convert.finetune.interrupt import InterruptFlag, StoppedError, deferred_interrupt
-from dirnet_convert.finetune.job import TrainJob, TrainResult, accept_job
+from dirnet_convert.finetune.job import TrainJob, TrainResult
 from dirnet_convert.finetune.metrics import append_line, keep_lines, read_lines, scores_of
 from dirnet_convert.finetune.observer import EpochReport, SilentObserver, StepReport, TrainObserver
 from dirnet_convert.finetune.random_states import put_random_states, take_random_states
