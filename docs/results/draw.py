@@ -12,6 +12,7 @@ from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
 _ENGINES = ("fp32", "int8", "binary")
+RESNET20 = "cifar10-resnet20-60-epochs"
 
 
 def read(name: str) -> dict:
@@ -45,9 +46,8 @@ def rows(title: str, file: str, accuracy: dict[str, float], names: tuple[str, ..
 def main() -> None:
     """Write summary.svg."""
     accuracy = {
-        "fp32": read("cifar10-resnet20/eval-fp32.json")["top1_percent"],
-        "binary": read("cifar10-resnet20/eval-kernels.json")["top1_percent"],
-        "stock": read("cifar10-resnet20/eval-stock.json")["top1_percent"],
+        name: read(f"{RESNET20}/eval-{file}.json")["top1_percent"]
+        for name, file in (("fp32", "fp32"), ("binary", "kernels"), ("stock", "stock"))
     }
     bench = read("openvino/resnet18.json")
     machine, versions = bench["machine"], bench["machine"]["versions"]
@@ -68,7 +68,7 @@ def main() -> None:
         table.add_column(heading, justify="right")
     for index, group in enumerate(
         (
-            rows("ResNet-20, CIFAR-10", "cifar10-resnet20/bench.json", accuracy, (*_ENGINES, "stock")),
+            rows("ResNet-20, CIFAR-10", f"{RESNET20}/bench.json", accuracy, (*_ENGINES, "stock")),
             rows("ResNet-18, 224 x 224", "openvino/resnet18.json", {}, _ENGINES),
             rows("INT8 rest", "openvino/resnet18-int8-rest.json", {}, ("binary",)),
         )
