@@ -1,12 +1,11 @@
 // The tile driver: cuts a convolution into tiles (pixels of one class) times blocks (64 output channels) and
 // hands them to the micro-kernels of one ISA.
-#include <cfloat>
-#include <cmath>
 #include <cstring>
 
 #include "dirnet/dirnet.h"
 #include "dispatch/kernel_table.h"
 #include "driver/align_groups.h"
+#include "driver/block_epilogue.h"
 #include "driver/layout.h"
 #include "driver/memory.h"
 #include "driver/parallel.h"
@@ -19,42 +18,12 @@ namespace dirnet {
 
 namespace {
 
-bool all_one(const float* x, int64_t count) {
-  bool result = true;
-  for (int64_t i = 0; i < count; ++i) result = result && x[i] == 1.0F;
-  return result;
-}
-
-// Signs alone can do without the clip: clip(v) >= t is v >= t where t lies in (clip_min, clip_max], below
-// that true for every number, above it for none. What is NaN reaches no threshold, with the clip or without.
-void fold_clip(BlockEpilogue* e) {
-  for (int i = 0; i < e->channels; ++i) {
-    const float t = e->threshold[i];
-    if (t <= e->clip_min) e->threshold[i] = -INFINITY;
-    if (t > e->clip_max) e->threshold[i] = NAN;
-  }
-  e->has_clip = false;
-}
-
-// About what the second cache holds of a tensor.
-constexpr int64_t kNearFloats = 256 * 1024;
-
-bool is_minus_zero(float x) { return x == 0.0F && std::signbit(x); }
-
-// v < 0 ? slope * v : v is the larger of the two for slopes up to one; but infinities times zero are no
-// number, and a negative slope makes +0 of a v of -0, which only a bias or a bound of -0 lets through.
-bool slope_is_max(const BlockEpilogue& e) {
-  const bool bound = is_minus_zero(e.clip_min) || is_minus_zero(e.clip_max);
-  for (int i = 0; i < e.channels; ++i) {
-    const float slope = e.slope[i];
-    if (!(slope <= 1.0F) || slope < -FLT_MAX || slope == 0.0F) return false;
-    if (slope < 0.0F && (bound || is_minus_zero(e.bias[i]))) return false;
-  }
-  return true;
-}
-
 // Multiply-adds of one parallel item: some microseconds, far more than it costs to hand the item out.
 constexpr int64_t kMacsPerItem = 4 * 1000 * 1000;
+// All weights of a layer, where they stay in a core's second cache beside its pixels.
+constexpr int64_t kNearWeightBytes = 128 * 1024;
+// Few, as the weights are read once for each of them, and enough for the threads to end together.
+constexpr int64_t kParts = 4;
 
 class Convolution {
  public:
@@ -91,13 +60,14 @@ class Convolution {
     const AlignedBuffer memory(static_cast<size_t>(blocks) * sizeof(BlockEpilogue), Contents::kUndefined);
     if (memory.data() == nullptr) return false;
     BlockEpilogue* epilogues = reinterpret_cast<BlockEpilogue*>(memory.data());
-    for (int64_t i = 0; i < blocks; ++i) epilogues[i] = block_epilogue(layout_.block(i));
+    const OutputExtent extent{shape_.batch * out_h_ * out_w_, shape_.out_c, !blocks_share_words()};
+    for (int64_t i = 0; i < blocks; ++i) epilogues[i] = block_epilogue(epilogue_, layout_.block(i), extent);
     epilogues_ = epilogues;
     if (!layout_.triples) {
       run_items(parallel);
       return true;
     }
-    const TriplePlanes planes(kernels_, shape_, input_, pixel_bytes_);
+    const TriplePlanes planes(kernels_, shape_, input_, pixel_bytes_, parallel);
     if (planes.empty()) return false;
     planes_ = &planes;
     run_items(parallel);
@@ -127,6 +97,11 @@ class Convolution {
                      [&](int64_t begin, int64_t end) { run_blocks(begin, end, 0, classes_.tiles()); });
       return;
     }
+    const int64_t weight_bytes = blocks * shape_.kernel_h * layout_.row_taps * layout_.block(0).tap_bytes;
+    if (parallel.run != nullptr && blocks > 1 && weight_bytes <= kNearWeightBytes) {
+      run_parts(parallel);
+      return;
+    }
     // Neighbouring items share a block: its weights stay in the nearest cache.
     for_each_item(parallel, blocks * chunks, [&](int64_t item) {
       const int64_t begin = item % chunks * item_tiles;
@@ -135,47 +110,25 @@ class Convolution {
     });
   }
 
+  // Neighbouring items share a part of the pixels: a thread writes them whole, in this layer and in the next
+  // one. Threads that took a block each would write to the same cache lines of bits, from core to core.
+  void run_parts(const Parallel& parallel) const {
+    const int64_t blocks = layout_.blocks;
+    const int64_t part_tiles = ceil_div(classes_.tiles(), kParts);
+    for_each_item(parallel, kParts * blocks, [&](int64_t item) {
+      const int64_t part = item / blocks;
+      // There and back: the block that ends a part, and is in the nearest cache, begins the next one.
+      const int64_t block = part % 2 == 0 ? item % blocks : blocks - 1 - item % blocks;
+      const int64_t begin = part * part_tiles;
+      const int64_t end = begin + part_tiles < classes_.tiles() ? begin + part_tiles : classes_.tiles();
+      if (begin < end) run_blocks(block, block + 1, begin, end);
+    });
+  }
+
   // Only with groups whose channels do not fill whole words of output bits.
   bool blocks_share_words() const {
     return epilogue_.bits != nullptr && shape_.group > 1 && !layout_.shared &&
            layout_.group_out % kBlockChannels != 0;
-  }
-
-  BlockEpilogue block_epilogue(const Block& block) const {
-    const int64_t first_channel = block.first_channel;
-    const int64_t channels = block.channels;
-    BlockEpilogue e{};
-    const size_t bytes = static_cast<size_t>(channels) * sizeof(float);
-    std::memcpy(e.scale, epilogue_.scale + first_channel, bytes);
-    std::memcpy(e.bias, epilogue_.bias + first_channel, bytes);
-    e.can_double = true;
-    for (int64_t i = 0; i < channels; ++i) {
-      e.double_scale[i] = 2.0F * e.scale[i];
-      e.can_double =
-          e.can_double && !(std::fabs(e.scale[i]) > FLT_MAX / 2 && std::fabs(e.scale[i]) <= FLT_MAX);
-    }
-    // Networks without PReLU have slopes of one, which change nothing.
-    e.has_slope = epilogue_.slope != nullptr && !all_one(epilogue_.slope + first_channel, channels);
-    if (e.has_slope) std::memcpy(e.slope, epilogue_.slope + first_channel, bytes);
-    e.clip_min = epilogue_.clip_min;
-    e.clip_max = epilogue_.clip_max;
-    e.has_clip = !(e.clip_min == -INFINITY && e.clip_max == INFINITY);
-    e.channels = static_cast<int>(channels);
-    e.slope_is_max = e.has_slope && slope_is_max(e);
-    e.residual = epilogue_.residual != nullptr ? epilogue_.residual + first_channel : nullptr;
-    const int64_t floats = shape_.batch * out_h_ * out_w_ * shape_.out_c;
-    e.far_residual = e.residual != nullptr && floats > kNearFloats;
-    e.y = epilogue_.y != nullptr ? epilogue_.y + first_channel : nullptr;
-    e.pixel_floats = shape_.out_c;
-    if (epilogue_.bits != nullptr) {
-      std::memcpy(e.threshold, epilogue_.threshold + first_channel, bytes);
-      e.bits = epilogue_.bits + first_channel / 64;
-      e.pixel_words = words_for(shape_.out_c);
-      e.bit_shift = static_cast<int>(first_channel % 64);
-      e.owns_word = !blocks_share_words();
-      if (e.y == nullptr && !e.has_slope && e.has_clip) fold_clip(&e);
-    }
-    return e;
   }
 
   void run_blocks(int64_t first_block, int64_t past_block, int64_t begin, int64_t end) const {

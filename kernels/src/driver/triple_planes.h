@@ -13,7 +13,8 @@ namespace dirnet {
 class TriplePlanes {
  public:
   // empty() when memory ran out.
-  TriplePlanes(const Kernels& kernels, const Conv2dShape& shape, const uint8_t* input, int64_t pixel_bytes);
+  TriplePlanes(const Kernels& kernels, const Conv2dShape& shape, const uint8_t* input, int64_t pixel_bytes,
+               const Parallel& parallel);
 
   bool empty() const { return memory_.data() == nullptr; }
   const uint8_t* data() const { return memory_.data(); }
