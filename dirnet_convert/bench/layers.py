@@ -25,6 +25,7 @@ from dirnet_convert.bench.peaks import PeakKind, peak_loop
 from dirnet_convert.bench.profile import DOMAIN, Profile, Profiler, kernel_ms
 from dirnet_convert.errors import UsageError
 from dirnet_convert.runtime.isa import chosen_isa
+from dirnet_convert.runtime.kernels import ConvGeometry
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -53,14 +54,9 @@ class LayerShape:
     @property
     def output_size(self) -> tuple[int, int]:
         """Height and width that come out."""
-        spans = (self.input[2] + self.pads[0] + self.pads[2], self.input[3] + self.pads[1] + self.pads[3])
-        height, width = (
-            (span - dilation * (kernel - 1) - 1) // stride + 1
-            for span, dilation, kernel, stride in zip(
-                spans, self.dilations, self.kernel, self.strides, strict=True
-            )
-        )
-        return height, width
+        channels, height, width = self.input[1:]
+        geometry = ConvGeometry(channels, self.kernel, self.strides, self.pads, self.dilations, self.group)
+        return geometry.output_size(height, width)
 
     @property
     def macs(self) -> int:

@@ -24,7 +24,7 @@ class Arithmetic(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class ConvGeometry:
+class ConvArguments:
     """Stride, zeros around the input (top, left, bottom, right), dilation and groups of a convolution."""
 
     stride: tuple[int, int]
@@ -34,7 +34,7 @@ class ConvGeometry:
 
 
 def kernel_conv2d(
-    x: Tensor, threshold: Tensor, weight: Tensor, estimator: Estimator, geometry: ConvGeometry
+    x: Tensor, threshold: Tensor, weight: Tensor, estimator: Estimator, arguments: ConvArguments
 ) -> Tensor:
     """Return conv2d(sign(x - threshold), weight), with the slope of ``estimator`` in its backward pass.
 
@@ -53,7 +53,7 @@ def kernel_conv2d(
         estimator.k,
         estimator.kind,
         estimator.window,
-        geometry,
+        arguments,
         dtype,
     )
 
@@ -71,26 +71,26 @@ class _KernelConv(torch.autograd.Function):
         k: Tensor,
         kind: EstimatorKind,
         window: float,
-        geometry: ConvGeometry,
+        arguments: ConvArguments,
         dtype: torch.dtype,
     ) -> Tensor:
         ctx.save_for_backward(x, threshold, weight, t, k)
-        ctx.kind, ctx.window, ctx.geometry, ctx.dtype = kind, window, geometry, dtype
+        ctx.kind, ctx.window, ctx.arguments, ctx.dtype = kind, window, arguments, dtype
         return torch.ops.dirnet.binary_conv2d(
             x,
             threshold.flatten(),
             weight,
-            list(geometry.stride),
-            list(geometry.padding),
-            list(geometry.dilation),
-            geometry.groups,
+            list(arguments.stride),
+            list(arguments.padding),
+            list(arguments.dilation),
+            arguments.groups,
             dtype,
         )
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, threshold, weight, t, k = ctx.saved_tensors
-        g, dtype = ctx.geometry, ctx.dtype
+        g, dtype = ctx.arguments, ctx.dtype
         top, left, bottom, right = g.padding
         signs, padding = hard_sign(x, threshold).to(dtype), (top, left)
         if (top, left) != (bottom, right):

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from dirnet_convert.binarize.estimators import Estimator
 from dirnet_convert.binarize.imb import balance_and_standardize, power_of_two_scale, standardize_unbalanced
-from dirnet_convert.binarize.kernel_conv import Arithmetic, ConvGeometry, kernel_conv2d
+from dirnet_convert.binarize.kernel_conv import Arithmetic, ConvArguments, kernel_conv2d
 from dirnet_convert.binarize.padding import Padding, PadMode, pad_with_copies, resolve_padding, same_padding
 from dirnet_convert.binarize.sign import hard_sign
 from dirnet_convert.recipe import ConvertOptions, EstimatorOptions
@@ -170,9 +170,9 @@ class BinaryConv2d(BinaryLayer):
         return self.arithmetic is Arithmetic.KERNELS and not fades
 
     def _kernel_sums(self, x: Tensor, zeros: Padding) -> Tensor:
-        geometry = ConvGeometry(self.stride, zeros, self.dilation, self.groups)
+        arguments = ConvArguments(self.stride, zeros, self.dilation, self.groups)
         weight = self._scaled_weight()
-        return kernel_conv2d(x, self.aligned_threshold(x), weight, self.input_estimator, geometry)
+        return kernel_conv2d(x, self.aligned_threshold(x), weight, self.input_estimator, arguments)
 
     def _torch_sums(self, x: Tensor, zeros: Padding) -> Tensor:
         signs = self.binarize_input(x)

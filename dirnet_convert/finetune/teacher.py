@@ -24,11 +24,12 @@ def with_folded_norms(network: nn.Module) -> nn.Module:
         norm = _module(folded, norm_node)
         if type(norm) is not nn.BatchNorm2d or norm.running_var is None:
             continue
-        conv_node = norm_node.args[0]
+        (conv_node,) = norm_node.all_input_nodes
         conv = _module(folded, conv_node)
         # A layer that is used twice, or whose output is, stays what it is.
         alone = calls[norm_node.target] == calls[conv_node.target] == len(conv_node.users) == 1
-        if type(conv) is nn.Conv2d and alone:
+        # So does one that computes its weight at each call, from parameters of other names.
+        if type(conv) is nn.Conv2d and isinstance(conv.weight, nn.Parameter) and alone:
             folded.set_submodule(conv_node.target, fuse_conv_bn_eval(conv, norm))
             norm_node.replace_all_uses_with(conv_node)
             folded.graph.erase_node(norm_node)

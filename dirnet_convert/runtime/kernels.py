@@ -41,6 +41,15 @@ class ConvGeometry:
             )
         )
 
+    def c_shape(self, batch: int, height: int, width: int, out_channels: int) -> ctypes.Array[ctypes.c_int64]:
+        """Return the whole shape as the C interface takes it."""
+        return _lengths(
+            (
+                *(batch, height, width, self.channels, out_channels),
+                *(*self.kernel_shape, *self.strides, *self.pads, *self.dilations, self.group),
+            )
+        )
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -105,16 +114,12 @@ def binary_conv2d(
     threshold = None if threshold is None else _floats(threshold, vector)
     y = np.zeros(out_shape, np.float32) if want_float else None
     packed = None if threshold is None else np.zeros((*out_shape[:3], -(-out_channels // 64)), np.uint64)
-    shape = (
-        *(batch, height, width, geometry.channels, out_channels),
-        *(*geometry.kernel_shape, *geometry.strides, *geometry.pads, *geometry.dilations, geometry.group),
-    )
     checked_status(
         c_interface().dirnet_binary_conv2d(
             _number(isa),
             _address(bits),
             _address(weights),
-            length_array(shape),
+            geometry.c_shape(batch, height, width, out_channels),
             *(_address(item) for item in (scale, bias, slope, residual)),
             activation.clip_min,
             activation.clip_max,
@@ -146,7 +151,7 @@ def binary_max_pool2d(
     out = np.zeros((batch, *output_size, bits.shape[-1]), np.uint64)
     shape = (batch, height, width, channels, *kernel_shape, *strides, *pads, *dilations, *output_size)
     checked_status(
-        c_interface().dirnet_binary_max_pool2d(_address(bits), length_array(shape), _address(out), threads)
+        c_interface().dirnet_binary_max_pool2d(_address(bits), _lengths(shape), _address(out), threads)
     )
     return out
 
@@ -169,8 +174,7 @@ def _address(array: np.ndarray | None) -> int | None:
     return None if array is None else array.ctypes.data
 
 
-def length_array(values: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
-    """Return ``values`` as the C interface takes shapes."""
+def _lengths(values: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
     return (ctypes.c_int64 * len(values))(*values)
 
 

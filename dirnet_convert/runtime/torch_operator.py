@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dirnet_convert.runtime.isa import chosen_isa, isa_numbers
-from dirnet_convert.runtime.kernels import checked_status, length_array
+from dirnet_convert.runtime.kernels import ConvGeometry, checked_status
 from dirnet_convert.runtime.library import c_interface
 
 # Values of one tensor that fit into a core's second cache beside those of another.
@@ -39,8 +39,9 @@ def binary_conv2d(
         DirnetError: the compiled library is missing, or refuses the shapes.
     """
     batch, channels, height, width = x.shape
-    out_channels, group_channels, *kernel = weight.shape
-    out_size = _output_size((height, width), kernel, stride, padding, dilation)
+    out_channels, group_channels = weight.shape[:2]
+    geometry = _geometry(x, weight, stride, padding, dilation, groups)
+    out_size = geometry.output_size(height, width)
     library, isa = _library_and_isa()
     threads = torch.get_num_threads()
     # One thread works through a few images at a time, which stay near it between the operations.
@@ -54,10 +55,9 @@ def binary_conv2d(
         part = x[begin : begin + images]
         bits = _packed(part, threshold, threads)
         sums = y[begin : begin + images] if scratch is y else scratch[: len(part)]
-        shape = (len(part), height, width, channels, out_channels, *kernel)
-        shape = (*shape, *stride, *padding, *dilation, groups)
+        shape = geometry.c_shape(len(part), height, width, out_channels)
         status = library.dirnet_binary_conv2d(
-            *(isa, bits.data_ptr(), weight_bits.data_ptr(), length_array(shape)),
+            *(isa, bits.data_ptr(), weight_bits.data_ptr(), shape),
             *(scale.data_ptr(), bias.data_ptr(), None, None, -torch.inf, torch.inf),
             *(None, sums.data_ptr(), None, threads),
         )
@@ -78,7 +78,7 @@ def _(
     groups: int,
     dtype: torch.dtype,
 ) -> Tensor:
-    size = _output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    size = _geometry(x, weight, stride, padding, dilation, groups).output_size(*x.shape[2:])
     return x.new_empty(x.shape[0], *size, weight.shape[0], dtype=dtype).permute(0, 3, 1, 2)
 
 
@@ -102,16 +102,13 @@ def _packed(values: Tensor, threshold: Tensor, threads: int) -> Tensor:
     return bits
 
 
-def _output_size(
-    size: Sequence[int],
-    kernel: Sequence[int],
+def _geometry(
+    x: Tensor,
+    weight: Tensor,
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
-) -> tuple[int, ...]:
-    return tuple(
-        (length + before + after - spread * (taps - 1) - 1) // step + 1
-        for length, taps, step, before, after, spread in zip(
-            size, kernel, stride, padding[:2], padding[2:], dilation, strict=True
-        )
-    )
+    groups: int,
+) -> ConvGeometry:
+    kernel = tuple(weight.shape[2:])
+    return ConvGeometry(x.shape[1], kernel, tuple(stride), tuple(padding), tuple(dilation), groups)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, fx, nn
 
@@ -45,3 +46,27 @@ def test_norms_become_part_of_their_convolutions() -> None:
 def test_network_without_a_graph_is_itself() -> None:
     network = _network()
     assert with_folded_norms(network) is network
+
+
+class _Computed(nn.Module):
+    """A convolution whose weight is computed at each call, and a norm that is given its input by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.utils.weight_norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4)
+        self.last, self.last_norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last_norm(input=self.last(self.norm(self.conv(x))))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+def test_computed_weights_stay_and_inputs_may_be_named() -> None:
+    print(f"seed {SEED}")
+    torch.manual_seed(SEED)
+    network = fx.symbolic_trace(_Computed().eval()).requires_grad_(False)
+    x = torch.randn(2, 3, 6, 6)
+    expected = network(x)
+    folded = with_folded_norms(network)
+    torch.testing.assert_close(folded(x), expected)
+    assert {name for name, _ in folded.named_modules() if name} == {"conv", "norm", "last"}

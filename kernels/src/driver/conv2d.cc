@@ -22,8 +22,6 @@ namespace {
 constexpr int64_t kMacsPerItem = 4 * 1000 * 1000;
 // All weights of a layer, where they stay in a core's second cache beside its pixels.
 constexpr int64_t kNearWeightBytes = 128 * 1024;
-// Few, as the weights are read once for each of them, and enough for the threads to end together.
-constexpr int64_t kParts = 4;
 
 class Convolution {
  public:
@@ -114,8 +112,8 @@ class Convolution {
   // one. Threads that took a block each would write to the same cache lines of bits, from core to core.
   void run_parts(const Parallel& parallel) const {
     const int64_t blocks = layout_.blocks;
-    const int64_t part_tiles = ceil_div(classes_.tiles(), kParts);
-    for_each_item(parallel, kParts * blocks, [&](int64_t item) {
+    const int64_t part_tiles = ceil_div(classes_.tiles(), kPixelParts);
+    for_each_item(parallel, kPixelParts * blocks, [&](int64_t item) {
       const int64_t part = item / blocks;
       // There and back: the block that ends a part, and is in the nearest cache, begins the next one.
       const int64_t block = part % 2 == 0 ? item % blocks : blocks - 1 - item % blocks;

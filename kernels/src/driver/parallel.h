@@ -5,6 +5,10 @@
 
 namespace dirnet {
 
+// Parts of an image's pixels that threads share: a thread writes most of what it reads in the operation
+// behind. Few, as the weights are read once for each part, and enough for the threads to end together.
+constexpr int64_t kPixelParts = 4;
+
 // Calls job(item) for every item in [0, items).
 template <typename Job>
 void for_each_item(const Parallel& parallel, int64_t items, const Job& job) {

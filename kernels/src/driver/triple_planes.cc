@@ -1,15 +1,9 @@
 #include "driver/triple_planes.h"
 
+#include "driver/layout.h"
 #include "driver/parallel.h"
 
 namespace dirnet {
-
-namespace {
-
-// Of the rows: a thread makes most of what it reads afterwards.
-constexpr int64_t kParts = 4;
-
-}  // namespace
 
 TriplePlanes::TriplePlanes(const Kernels& kernels, const Conv2dShape& s, const uint8_t* input,
                            int64_t pixel_bytes, const Parallel& parallel)
@@ -21,7 +15,7 @@ TriplePlanes::TriplePlanes(const Kernels& kernels, const Conv2dShape& s, const u
   const int64_t bytes = row_bytes - 2 * reach;
   if (bytes <= 0 || plane_bytes_ == 0) return;
   const int64_t rows = s.batch * s.in_h;
-  for_each_chunk(parallel, rows, (rows + kParts - 1) / kParts, [&](int64_t first, int64_t past) {
+  for_each_chunk(parallel, rows, ceil_div(rows, kPixelParts), [&](int64_t first, int64_t past) {
     for (int64_t row = first; row < past; ++row) {
       const uint8_t* left = input + row * row_bytes;
       kernels.triple_planes(left, left + reach, left + 2 * reach, bytes / kernels.unit_bytes,
