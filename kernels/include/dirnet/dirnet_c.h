@@ -51,6 +51,47 @@ DIRNET_EXPORT int dirnet_binary_conv2d(int isa, const uint64_t* input, const uin
 DIRNET_EXPORT int dirnet_binary_max_pool2d(const uint64_t* input, const int64_t shape[14], uint64_t* output,
                                            int threads);
 
+/* Calls work(arg) on each of `threads` threads at once and returns when all are done: GOMP_parallel is one,
+   with `flags` 0. A caller whose own threads spin between their tasks lends them in this way; others beside
+   them would wait for a core. Null stands for threads that live for one call. */
+typedef void (*dirnet_fork)(void (*work)(void* arg), void* arg, unsigned threads, unsigned flags);
+
+/* What a training computes with the kernels (see training.h). Types: 0 float32, 1 bfloat16. Activations: 0
+   none, 1 PReLU, 2 clip. dirnet_training_built is 0 for an ISA that has none of the three functions. */
+DIRNET_EXPORT int dirnet_training_built(int isa);
+
+/* x (N, H, W, C), weights (O, kh, kw, C / group) of +-s, y (N, Ho, Wo, O); shape as in dirnet_binary_conv2d.
+ */
+DIRNET_EXPORT int dirnet_sign_conv2d(int isa, int x_type, const void* x, const float* threshold,
+                                     const float* weights, const int64_t shape[16], int y_type, void* y,
+                                     int threads, dirnet_fork fork);
+
+struct dirnet_tail {
+  int64_t pixels;
+  int64_t channels;
+  int type;
+  int activation;
+  const void* x;
+  const void* residual; /* may be null */
+  const float* gain;
+  const float* offset;
+  const float* shift; /* may be null */
+  const float* slope; /* with PReLU */
+  float epsilon;
+  float clip_min;
+  float clip_max;
+};
+
+DIRNET_EXPORT int dirnet_norm_tail(int isa, const struct dirnet_tail* tail, void* y, float* mean,
+                                   float* variance, int threads, dirnet_fork fork);
+
+/* The gradients of x, residual (where there is one), gain, offset and slope (with PReLU). */
+DIRNET_EXPORT int dirnet_norm_tail_backward(int isa, const struct dirnet_tail* tail, const float* mean,
+                                            const float* variance, const void* y_gradient, void* x_gradient,
+                                            void* residual_gradient, float* gain_gradient,
+                                            float* offset_gradient, float* slope_gradient, int threads,
+                                            dirnet_fork fork);
+
 /* Repeats the operations of an inner loop on registers alone, `steps` times; kind 0 is the ISA's binary
    micro-kernel, 1 products of bytes, 2 fused multiply-adds of floats. Returns the multiply-adds done, 0 where
    there is no such loop. */

@@ -8,6 +8,7 @@
 
 #include "dirnet/dirnet.h"
 #include "dirnet/peak.h"
+#include "dirnet/training.h"
 
 namespace {
 
@@ -22,35 +23,78 @@ bool usable(int isa) {
          dirnet::isa_supported(static_cast<Isa>(isa));
 }
 
-// Threads that live for one call: what the tests need. Inference brings its own pool.
-void run_on_threads(void* context, int64_t items, void (*task)(void* arg, int64_t item), void* arg) {
-  std::atomic<int64_t> next{0};
-  const auto work = [&] {
-    for (int64_t item = next++; item < items; item = next++) task(arg, item);
-  };
-  std::vector<std::thread> threads;
-  try {
-    for (int i = 1; i < *static_cast<int*>(context); ++i) threads.emplace_back(work);
-  } catch (const std::system_error&) {  // fewer threads than wanted: those that run do all the items
-  }
-  work();
-  for (std::thread& thread : threads) thread.join();
-}
+// The threads of one call: the caller's, or some that live no longer.
+class Team {
+ public:
+  explicit Team(int threads, dirnet_fork fork = nullptr) : threads_(threads), fork_(fork) {}
 
-Parallel parallel_for(int* threads) {
-  Parallel parallel;
-  if (*threads > 1) {
-    parallel.context = threads;
-    parallel.run = run_on_threads;
+  Parallel parallel() { return threads_ > 1 ? Parallel{this, run} : Parallel{}; }
+
+ private:
+  static void run(void* context, int64_t items, void (*task)(void* arg, int64_t item), void* arg) {
+    const Team& team = *static_cast<const Team*>(context);
+    std::atomic<int64_t> next{0};
+    auto work = [&] {
+      for (int64_t item = next++; item < items; item = next++) task(arg, item);
+    };
+    if (team.fork_ != nullptr) {
+      team.fork_([](void* all) { (*static_cast<decltype(work)*>(all))(); }, &work,
+                 static_cast<unsigned>(team.threads_), 0);
+      return;
+    }
+    std::vector<std::thread> threads;
+    try {
+      for (int i = 1; i < team.threads_; ++i) threads.emplace_back(work);
+    } catch (const std::system_error&) {  // fewer threads than wanted: those that run do all the items
+    }
+    work();
+    for (std::thread& thread : threads) thread.join();
   }
-  return parallel;
-}
+
+  int threads_;
+  dirnet_fork fork_;
+};
+
+bool trains(int isa) { return usable(isa) && dirnet::training_built(static_cast<Isa>(isa)); }
+
+bool float_type(int type) { return type >= 0 && type < dirnet::kFloatTypeCount; }
 
 bool all_at_least(const int64_t* values, int first, int last, int64_t least) {
   for (int i = first; i < last; ++i) {
     if (values[i] < least) return false;
   }
   return true;
+}
+
+// False where the shape is impossible.
+bool read_conv_shape(const int64_t shape[16], Conv2dShape* s) {
+  *s = {shape[0], shape[1], shape[2],  shape[3],  shape[4],  shape[5],  shape[6],  shape[7],
+        shape[8], shape[9], shape[10], shape[11], shape[12], shape[13], shape[14], shape[15]};
+  return all_at_least(shape, 0, 1, 0) && all_at_least(shape, 1, 9, 1) && all_at_least(shape, 9, 13, 0) &&
+         all_at_least(shape, 13, 16, 1) && s->in_c % s->group == 0 && s->out_c % s->group == 0;
+}
+
+// False where an argument is impossible.
+bool read_tail(const dirnet_tail* from, dirnet::NormTail* tail) {
+  if (from == nullptr || from->pixels < 1 || from->channels < 1 || !float_type(from->type) ||
+      from->activation < 0 || from->activation >= dirnet::kTailActivationCount || from->x == nullptr ||
+      from->gain == nullptr || from->offset == nullptr) {
+    return false;
+  }
+  tail->pixels = from->pixels;
+  tail->channels = from->channels;
+  tail->type = static_cast<dirnet::FloatType>(from->type);
+  tail->activation = static_cast<dirnet::TailActivation>(from->activation);
+  tail->x = from->x;
+  tail->residual = from->residual;
+  tail->gain = from->gain;
+  tail->offset = from->offset;
+  tail->shift = from->shift;
+  tail->slope = from->slope;
+  tail->epsilon = from->epsilon;
+  tail->clip_min = from->clip_min;
+  tail->clip_max = from->clip_max;
+  return tail->activation != dirnet::TailActivation::kPrelu || tail->slope != nullptr;
 }
 
 }  // namespace
@@ -88,7 +132,7 @@ int dirnet_binarize(int isa, const float* x, int64_t pixels, int64_t channels, c
   if (x == nullptr || threshold == nullptr || bits == nullptr || pixels < 0 || channels < 1) {
     return DIRNET_BAD_ARGUMENT;
   }
-  dirnet::binarize(static_cast<Isa>(isa), x, pixels, channels, threshold, bits, parallel_for(&threads));
+  dirnet::binarize(static_cast<Isa>(isa), x, pixels, channels, threshold, bits, Team(threads).parallel());
   return DIRNET_OK;
 }
 
@@ -101,11 +145,8 @@ int dirnet_binary_conv2d(int isa, const uint64_t* input, const uint64_t* weights
       (y == nullptr && bits == nullptr) || (bits != nullptr && threshold == nullptr)) {
     return DIRNET_BAD_ARGUMENT;
   }
-  const Conv2dShape s{shape[0], shape[1], shape[2],  shape[3],  shape[4],  shape[5],  shape[6],  shape[7],
-                      shape[8], shape[9], shape[10], shape[11], shape[12], shape[13], shape[14], shape[15]};
-  const bool extents_right = all_at_least(shape, 0, 1, 0) && all_at_least(shape, 1, 9, 1) &&
-                             all_at_least(shape, 9, 13, 0) && all_at_least(shape, 13, 16, 1);
-  if (!extents_right || s.in_c % s.group != 0 || s.out_c % s.group != 0) return DIRNET_BAD_ARGUMENT;
+  Conv2dShape s;
+  if (!read_conv_shape(shape, &s)) return DIRNET_BAD_ARGUMENT;
   dirnet::Epilogue epilogue;
   epilogue.scale = scale;
   epilogue.bias = bias;
@@ -118,8 +159,8 @@ int dirnet_binary_conv2d(int isa, const uint64_t* input, const uint64_t* weights
   epilogue.bits = bits;
   const dirnet::PackedWeights packed = dirnet::pack_weights(static_cast<Isa>(isa), weights, s);
   if (packed.empty()) return DIRNET_OUT_OF_MEMORY;
-  return dirnet::binary_conv2d(packed, input, s, epilogue, parallel_for(&threads)) ? DIRNET_OK
-                                                                                   : DIRNET_OUT_OF_MEMORY;
+  return dirnet::binary_conv2d(packed, input, s, epilogue, Team(threads).parallel()) ? DIRNET_OK
+                                                                                     : DIRNET_OUT_OF_MEMORY;
 }
 
 int dirnet_binary_max_pool2d(const uint64_t* input, const int64_t shape[14], uint64_t* output, int threads) {
@@ -130,8 +171,55 @@ int dirnet_binary_max_pool2d(const uint64_t* input, const int64_t shape[14], uin
   }
   const dirnet::Pool2dShape s{shape[0], shape[1], shape[2], shape[3],  shape[4],  shape[5],  shape[6],
                               shape[7], shape[8], shape[9], shape[10], shape[11], shape[12], shape[13]};
-  dirnet::binary_max_pool2d(input, s, output, parallel_for(&threads));
+  dirnet::binary_max_pool2d(input, s, output, Team(threads).parallel());
   return DIRNET_OK;
+}
+
+int dirnet_training_built(int isa) { return trains(isa) ? 1 : 0; }
+
+int dirnet_sign_conv2d(int isa, int x_type, const void* x, const float* threshold, const float* weights,
+                       const int64_t shape[16], int y_type, void* y, int threads, dirnet_fork fork) {
+  if (!trains(isa)) return DIRNET_ISA_UNAVAILABLE;
+  Conv2dShape s;
+  if (x == nullptr || threshold == nullptr || weights == nullptr || shape == nullptr || y == nullptr ||
+      !float_type(x_type) || !float_type(y_type) || !read_conv_shape(shape, &s)) {
+    return DIRNET_BAD_ARGUMENT;
+  }
+  const bool done = dirnet::sign_conv2d(static_cast<Isa>(isa), static_cast<dirnet::FloatType>(x_type), x,
+                                        threshold, weights, s, static_cast<dirnet::FloatType>(y_type), y,
+                                        Team(threads, fork).parallel());
+  return done ? DIRNET_OK : DIRNET_OUT_OF_MEMORY;
+}
+
+int dirnet_norm_tail(int isa, const struct dirnet_tail* tail, void* y, float* mean, float* variance,
+                     int threads, dirnet_fork fork) {
+  if (!trains(isa)) return DIRNET_ISA_UNAVAILABLE;
+  dirnet::NormTail t;
+  if (y == nullptr || mean == nullptr || variance == nullptr || !read_tail(tail, &t)) {
+    return DIRNET_BAD_ARGUMENT;
+  }
+  const bool done =
+      dirnet::norm_tail(static_cast<Isa>(isa), t, y, mean, variance, Team(threads, fork).parallel());
+  return done ? DIRNET_OK : DIRNET_OUT_OF_MEMORY;
+}
+
+int dirnet_norm_tail_backward(int isa, const struct dirnet_tail* tail, const float* mean,
+                              const float* variance, const void* y_gradient, void* x_gradient,
+                              void* residual_gradient, float* gain_gradient, float* offset_gradient,
+                              float* slope_gradient, int threads, dirnet_fork fork) {
+  if (!trains(isa)) return DIRNET_ISA_UNAVAILABLE;
+  dirnet::NormTail t;
+  if (mean == nullptr || variance == nullptr || y_gradient == nullptr || x_gradient == nullptr ||
+      gain_gradient == nullptr || offset_gradient == nullptr || !read_tail(tail, &t) ||
+      (t.residual != nullptr) != (residual_gradient != nullptr) ||
+      (t.activation == dirnet::TailActivation::kPrelu) != (slope_gradient != nullptr)) {
+    return DIRNET_BAD_ARGUMENT;
+  }
+  const dirnet::NormTailGradients gradients{x_gradient, residual_gradient, gain_gradient, offset_gradient,
+                                            slope_gradient};
+  const bool done = dirnet::norm_tail_backward(static_cast<Isa>(isa), t, mean, variance, y_gradient,
+                                               gradients, Team(threads, fork).parallel());
+  return done ? DIRNET_OK : DIRNET_OUT_OF_MEMORY;
 }
 
 int64_t dirnet_run_peak(int isa, int kind, int64_t steps) {

@@ -5,6 +5,7 @@
 #include "driver/peak_loops.h"
 #include "driver/stem_tile.h"
 #include "driver/tile.h"
+#include "training/loops.h"
 
 namespace dirnet {
 
@@ -13,9 +14,13 @@ struct IsaTable {
   const Kernels* kernels;
   const StemKernels* stem;
   const PeakLoops* peaks;
+  const TrainingLoops* training;
 };
 
 IsaTable table_of(Isa isa);
+
+// Those of kPortable for kReference, whose results they share.
+const TrainingLoops* training_loops_of(Isa isa);
 
 inline const Kernels* kernels_of(Isa isa) { return table_of(isa).kernels; }
 inline const StemKernels* stem_kernels_of(Isa isa) { return table_of(isa).stem; }

@@ -1,0 +1,8 @@
+#define DIRNET_REGISTER_BYTES 16
+#include "training/loops_of_isa.h"
+
+namespace dirnet {
+
+const TrainingLoops kPortableTraining = kLoops;
+
+}  // namespace dirnet
