@@ -12,7 +12,8 @@ from torch.nn import functional
 from dirnet_convert.binarize.activations import ShiftedPReLU
 from dirnet_convert.binarize.layers import BinaryLinear
 from dirnet_convert.convert.blocks import Course, call_name, is_binary
-from dirnet_convert.convert.trace import module_of, shape_of
+from dirnet_convert.convert.trace import shape_of
+from dirnet_convert.graph import module_of
 from dirnet_convert.recipe import Activation
 
 _RELU_FUNCTIONS = {functional.relu, functional.relu6, torch.relu}

@@ -8,7 +8,8 @@ from torch import fx
 
 from dirnet_convert.binarize.layers import BinaryLayer
 from dirnet_convert.convert.facts import is_add, is_layer
-from dirnet_convert.convert.trace import ancestors, descendants, holds_tensors, module_of
+from dirnet_convert.convert.trace import ancestors, descendants, holds_tensors
+from dirnet_convert.graph import module_of
 
 _PRODUCTS = {"mul", "__mul__", "multiply"}
 

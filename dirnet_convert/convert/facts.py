@@ -8,7 +8,8 @@ from collections import Counter, defaultdict
 from torch import fx, nn
 from torch.nn import functional
 
-from dirnet_convert.convert.trace import ancestors, descendants, module_of, opaque_modules, shape_of
+from dirnet_convert.convert.trace import ancestors, descendants, opaque_modules, shape_of
+from dirnet_convert.graph import module_of
 
 _ADDS = {"add", "iadd", "add_"}
 _ADAPTIVE_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)

@@ -14,7 +14,8 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from dirnet_convert.convert.trace import module_of, shape_of
+from dirnet_convert.convert.trace import shape_of
+from dirnet_convert.graph import module_of
 
 _OPERATORS: dict[Any, Callable[..., Any]] = {
     operator.iadd: operator.add,

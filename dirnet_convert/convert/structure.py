@@ -16,7 +16,8 @@ from dirnet_convert.binarize.padding import PadMode
 from dirnet_convert.convert.activation_swap import is_relu, replace_activations
 from dirnet_convert.convert.blocks import Block, is_binary, only_user, residual_blocks
 from dirnet_convert.convert.facts import is_add
-from dirnet_convert.convert.trace import ancestors, module_of, shape_of
+from dirnet_convert.convert.trace import ancestors, shape_of
+from dirnet_convert.graph import module_of
 from dirnet_convert.recipe import Activation, ConvertOptions, Shortcut
 
 # What gives each channel its size back.

@@ -127,11 +127,6 @@ def holds_tensors(node: fx.Node) -> bool:
     return node.meta.get("tensors", shape_of(node) is not None)
 
 
-def module_of(graph_module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    """Return the module that a node calls, or None."""
-    return graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
-
-
 def ancestors(node: fx.Node) -> set[fx.Node]:
     """Return every node whose value goes into ``node``."""
     return _reachable(node, lambda n: n.all_input_nodes)
