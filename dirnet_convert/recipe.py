@@ -109,9 +109,9 @@ class Precision(enum.StrEnum):
     BFLOAT16 = "bfloat16"
 
 
-class BinaryForward(enum.StrEnum):
-    """What computes binary convolutions in a training's forward pass; AUTO is KERNELS on processors that they
-    are fast on."""
+class TrainArithmetic(enum.StrEnum):
+    """What a binary network's training is computed with: TORCH alone, or the compiled KERNELS where they can
+    (binary convolutions forward, norms with what follows); AUTO is KERNELS on processors that they suit."""
 
     AUTO = "auto"
     KERNELS = "kernels"
@@ -221,7 +221,7 @@ class TrainOptions:
     clip_grad_norm: float = 0.0
     ema_decay: float = 0.0
     precision: Precision = Precision.FLOAT32
-    binary_forward: BinaryForward = BinaryForward.AUTO
+    arithmetic: TrainArithmetic = TrainArithmetic.AUTO
     compile: bool = True
     checkpoint_minutes: float = 2.0
     region_samples: int = 0

@@ -43,7 +43,7 @@ class TrainJob:
 
     def identity(self) -> dict[str, Any]:
         """Return every option that decides the result, but for the epochs, by its name in the recipe."""
-        free = ("epochs", "compile", "binary_forward", "checkpoint_minutes")
+        free = ("epochs", "compile", "arithmetic", "checkpoint_minutes")
         values = {f"{self.section}.{k}": v for k, v in to_dict(self.options).items() if k not in free}
         values |= {f"distill.{k}": v for k, v in to_dict(self.distill).items()}
         if self.estimator is not None:

@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dirnet_convert.binarize.kernel_conv import Arithmetic
 from dirnet_convert.data.boxes import Target
 from dirnet_convert.data.source import ImageSource
 from dirnet_convert.evaluate import evaluate, module_predictor
 from dirnet_convert.evaluate_detection import evaluate_detector
-from dirnet_convert.finetune.binary_forward import set_arithmetic
+from dirnet_convert.finetune.arithmetic import set_arithmetic
 from dirnet_convert.finetune.detection import DetectionStep, set_region_samples
 from dirnet_convert.finetune.job import TrainJob
 from dirnet_convert.finetune.losses import PART_NAMES, Objective
+from dirnet_convert.finetune.norm_tails import with_norm_tails
 from dirnet_convert.finetune.ranks import combined_score
 from dirnet_convert.finetune.step import Compiled, StepFunction, TrainingStep
 from dirnet_convert.finetune.teacher import with_folded_norms
@@ -37,6 +39,13 @@ class TrainTask(abc.ABC):
     def __init__(self, job: TrainJob) -> None:
         self._job = job
         self.teacher = job.teacher_forward
+
+    def _arithmetic(self, note: Callable[[str], None]) -> Callable[[nn.Module], nn.Module]:
+        """Set what the student's layers are computed with; return what makes a step's network of a plain
+        one."""
+        job = self._job
+        chosen = set_arithmetic(job.student, job.options.arithmetic, job.ranks.device, note)
+        return with_norm_tails if chosen is Arithmetic.KERNELS else _unchanged
 
     @abc.abstractmethod
     def step(self, note: Callable[[str], None]) -> StepFunction:
@@ -66,10 +75,10 @@ class ClassificationTask(TrainTask):
     def step(self, note: Callable[[str], None]) -> StepFunction:
         job = self._job
         objective = Objective(job.distill, job.options.label_smoothing)
-        set_arithmetic(job.student, job.options.binary_forward, job.ranks.device, note)
+        student = self._arithmetic(note)(job.student_forward)
         if job.teacher_forward is not None:
             self.teacher = with_folded_norms(job.teacher_forward)
-        step = TrainingStep(job.student_forward, self.teacher, objective, job.options.precision)
+        step = TrainingStep(student, self.teacher, objective, job.options.precision)
         if job.options.compile:
             step.compile_computation(lambda losses: Compiled(losses, note))
         # Around the whole step, so that student and loss stay one compiled piece.
@@ -105,10 +114,11 @@ class DetectionTask(TrainTask):
     def step(self, note: Callable[[str], None]) -> StepFunction:
         job = self._job
         set_region_samples(job.student, job.options.region_samples)
-        set_arithmetic(job.student, job.options.binary_forward, job.ranks.device, note)
+        prepared = self._arithmetic(note)
         # Boxes are matched and sorted by their values, which no compiler takes; the backbone is plain.
-        if job.options.compile:
-            job.student_forward.compile_backbone(lambda backbone: Compiled(backbone, note))
+        job.student_forward.run_backbone_by(
+            lambda backbone: Compiled(prepared(backbone), note) if job.options.compile else prepared(backbone)
+        )
         # A box head without a region in a batch learns nothing from it.
         student = job.ranks.parallel(job.student_forward, has_unused=True)
         return DetectionStep(student, job.teacher_forward, job.distill, self.part_names[:-1])
@@ -134,3 +144,7 @@ class DetectionTask(TrainTask):
 def task_of(job: TrainJob) -> TrainTask:
     """Return the task of ``job``'s data."""
     return DetectionTask(job) if job.data.info.task is Task.DETECTION else ClassificationTask(job)
+
+
+def _unchanged(network: nn.Module) -> nn.Module:
+    return network

@@ -8,6 +8,8 @@ from collections import Counter
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from dirnet_convert.graph import module_of
+
 
 def with_folded_norms(network: nn.Module) -> nn.Module:
     """Return a copy of ``network``, in eval mode, whose batch norms right behind a convolution are a part of
@@ -21,11 +23,11 @@ def with_folded_norms(network: nn.Module) -> nn.Module:
     folded = copy.deepcopy(network).eval()
     calls = Counter(node.target for node in folded.graph.nodes if node.op == "call_module")
     for norm_node in list(folded.graph.nodes):
-        norm = _module(folded, norm_node)
+        norm = module_of(folded, norm_node)
         if type(norm) is not nn.BatchNorm2d or norm.running_var is None:
             continue
         (conv_node,) = norm_node.all_input_nodes
-        conv = _module(folded, conv_node)
+        conv = module_of(folded, conv_node)
         # A layer that is used twice, or whose output is, stays what it is.
         alone = calls[norm_node.target] == calls[conv_node.target] == len(conv_node.users) == 1
         # So does one that computes its weight at each call, from parameters of other names.
@@ -36,7 +38,3 @@ def with_folded_norms(network: nn.Module) -> nn.Module:
     folded.delete_all_unused_submodules()
     folded.recompile()
     return folded
-
-
-def _module(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    return network.get_submodule(node.target) if node.op == "call_module" else None

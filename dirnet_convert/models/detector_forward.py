@@ -44,9 +44,10 @@ class DetectorForward(nn.Module):
         twin.backbone = self._remembering
         self.detector = twin
 
-    def compile_backbone(self, compiled: Callable[[nn.Module], Callable[[Tensor], object]]) -> None:
-        """Run the backbone by what ``compiled`` makes of it."""
-        self._remembering.call = compiled(self._remembering.network)
+    def run_backbone_by(self, changed: Callable[[nn.Module], Callable[[Tensor], object]]) -> None:
+        """Run the backbone by what ``changed`` makes of it, with the same parameters."""
+        # Its method, since a module itself would become a child of this one.
+        self._remembering.call = changed(self._remembering.network).__call__
 
     def forward(self, images: Tensor, targets: list[Target]) -> tuple[Losses, tuple[Tensor, ...]]:
         """Return the losses of a batch and the backbone's representations."""

@@ -96,5 +96,16 @@ def _declare(library: ctypes.CDLL) -> None:
     ]
     library.dirnet_binary_max_pool2d.restype = number
     library.dirnet_binary_max_pool2d.argtypes = [address, ctypes.POINTER(length), address, number]
+    library.dirnet_training_built.restype = number
+    library.dirnet_training_built.argtypes = [number]
+    library.dirnet_sign_conv2d.restype = number
+    library.dirnet_sign_conv2d.argtypes = [
+        *(number, number, address, address, address, ctypes.POINTER(length)),
+        *(number, address, number, address),
+    ]
+    library.dirnet_norm_tail.restype = number
+    library.dirnet_norm_tail.argtypes = [number, *(address,) * 4, number, address]
+    library.dirnet_norm_tail_backward.restype = number
+    library.dirnet_norm_tail_backward.argtypes = [number, *(address,) * 9, number, address]
     library.dirnet_run_peak.restype = length
     library.dirnet_run_peak.argtypes = [number, number, length]

@@ -58,6 +58,15 @@ def test_many_images_of_another_type(threads: int) -> None:
     assert torch.equal(y, functional.conv2d(signs, weight, padding=1).to(torch.bfloat16))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_types_that_the_kernels_lack(dtype: torch.dtype) -> None:
+    x, threshold, weight = _inputs(6, 5, (3, 3), 1)
+    values = (x.to(dtype), threshold.to(dtype), weight.to(dtype))
+    y = binary_conv2d(*values, (1, 1), (1, 1, 1, 1), (1, 1), 1, dtype)
+    signs = torch.where(values[0].float() >= values[1].float().view(-1, 1, 1), 1.0, -1.0)
+    assert torch.equal(y, functional.conv2d(signs, weight, padding=1).to(dtype))
+
+
 def test_is_an_operator_that_compilers_may_trust() -> None:
     channels, out, kernel, stride, padding, dilation, groups = GEOMETRIES[1]
     values = (*_inputs(channels, out, kernel, groups), stride, padding, dilation, groups, torch.bfloat16)

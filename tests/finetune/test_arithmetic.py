@@ -7,21 +7,23 @@ from types import ModuleType
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from dirnet_convert.binarize.kernel_conv import Arithmetic
 from dirnet_convert.binarize.layers import BinaryConv2d, binary_layers
 from dirnet_convert.errors import DirnetError, UsageError
-from dirnet_convert.finetune.binary_forward import set_arithmetic
+from dirnet_convert.finetune import norm_tails
+from dirnet_convert.finetune.arithmetic import set_arithmetic
 from dirnet_convert.finetune.loop import train
 from dirnet_convert.recipe import (
     AugmentKind,
-    BinaryForward,
     ConvertOptions,
     EstimatorKind,
     EstimatorOptions,
     Precision,
+    TrainArithmetic,
 )
+from dirnet_convert.runtime.torch_norm_tail import norm_tail
 
 SEED = 3
 CPU = torch.device("cpu")
@@ -32,7 +34,7 @@ def _pair(conv: nn.Conv2d, kind: EstimatorKind) -> tuple[BinaryConv2d, BinaryCon
     options = EstimatorOptions(weights=kind, inputs=kind)
     plain = BinaryConv2d.from_conv(conv, ConvertOptions(learn_threshold=True), options).train()
     fast = copy.deepcopy(plain)
-    set_arithmetic(fast, BinaryForward.KERNELS, CPU, print)
+    set_arithmetic(fast, TrainArithmetic.KERNELS, CPU, print)
     assert fast.arithmetic is Arithmetic.KERNELS
     return plain, fast
 
@@ -88,19 +90,26 @@ def test_evaluation_is_the_same_and_fading_layers_stay_with_torch() -> None:
 
 
 @pytest.mark.parametrize("precision", Precision)
-def test_training_has_the_same_losses(tiny: ModuleType, tmp_path: Path, precision: Precision) -> None:
+@pytest.mark.parametrize("traced", [False, True])
+def test_training_has_the_same_losses(
+    tiny: ModuleType, tmp_path: Path, precision: Precision, traced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     estimator = EstimatorOptions(weights=EstimatorKind.EDE, inputs=EstimatorKind.EDE)
+    calls = []
+    monkeypatch.setattr(norm_tails, "norm_tail", lambda *args: calls.append(name) or norm_tail(*args))
     losses = []
-    for name in (BinaryForward.TORCH, BinaryForward.KERNELS):
+    for name in (TrainArithmetic.TORCH, TrainArithmetic.KERNELS):
         options = dataclasses.replace(
             tiny.OPTIONS,
             epochs=1,
             lr=0.01,
             augment=AugmentKind.NONE,
             precision=precision,
-            binary_forward=name,
+            arithmetic=name,
         )
         job = tiny.tiny_job(tmp_path / name, options=options, estimator=estimator)
+        if traced:
+            job = dataclasses.replace(job, student_forward=_traced(job.student_forward))
         seen = _Losses()
         train(job, seen)
         arithmetic = {layer.arithmetic.value for layer in binary_layers(job.student)}
@@ -108,6 +117,16 @@ def test_training_has_the_same_losses(tiny: ModuleType, tmp_path: Path, precisio
         losses.append(seen.losses)
     bound = 1e-4 if precision is Precision.FLOAT32 else 0.05
     assert losses[0] == pytest.approx(losses[1], rel=bound)
+    # The stem's norm and those of both binary convolutions, at each step.
+    assert calls == [TrainArithmetic.KERNELS] * (3 * len(losses[1]) if traced else 0)
+
+
+def _traced(network: nn.Module) -> fx.GraphModule:
+    class Layers(fx.Tracer):
+        def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+            return isinstance(module, BinaryConv2d) or super().is_leaf_module(module, name)
+
+    return fx.GraphModule(network, Layers().trace(network))
 
 
 class _Losses:
@@ -129,25 +148,25 @@ def test_without_the_library_auto_says_so_and_kernels_is_refused(
     monkeypatch.setenv("DIRNET_LIBRARY", str(tmp_path / "none.so"))
     notes: list[str] = []
     student = tiny.TinyNetwork(binary=True)
-    set_arithmetic(student, BinaryForward.AUTO, CPU, notes.append)
+    set_arithmetic(student, TrainArithmetic.AUTO, CPU, notes.append)
     assert len(notes) == 1 and "PyTorch" in notes[0] and "DIRNET_LIBRARY" in notes[0]
     assert all(layer.arithmetic is Arithmetic.TORCH for layer in binary_layers(student))
     with pytest.raises(DirnetError, match="DIRNET_LIBRARY"):
-        set_arithmetic(student, BinaryForward.KERNELS, CPU, notes.append)
+        set_arithmetic(student, TrainArithmetic.KERNELS, CPU, notes.append)
 
 
 def test_slow_kernels_are_left_alone(tiny: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIRNET_ISA", "portable")
     notes: list[str] = []
     student = tiny.TinyNetwork(binary=True)
-    set_arithmetic(student, BinaryForward.AUTO, CPU, notes.append)
+    set_arithmetic(student, TrainArithmetic.AUTO, CPU, notes.append)
     assert len(notes) == 1 and "portable" in notes[0]
     assert all(layer.arithmetic is Arithmetic.TORCH for layer in binary_layers(student))
 
 
 def test_accelerators_compute_in_torch(tiny: ModuleType) -> None:
     student = tiny.TinyNetwork(binary=True)
-    set_arithmetic(student, BinaryForward.AUTO, torch.device("cuda"), pytest.fail)
+    set_arithmetic(student, TrainArithmetic.AUTO, torch.device("cuda"), pytest.fail)
     assert all(layer.arithmetic is Arithmetic.TORCH for layer in binary_layers(student))
     with pytest.raises(UsageError, match="processors"):
-        set_arithmetic(student, BinaryForward.KERNELS, torch.device("cuda"), pytest.fail)
+        set_arithmetic(student, TrainArithmetic.KERNELS, torch.device("cuda"), pytest.fail)
