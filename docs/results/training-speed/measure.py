@@ -1,5 +1,5 @@
 """Measures the training speed of a converted run on this machine: with two threads and with two processes, in
-steps of 64 and of 128 images in all.
+steps of 64, 128 and 256 images in all.
 
     python docs/results/training-speed/measure.py RUN figures.json
 
@@ -25,7 +25,7 @@ import torch
 
 EPOCHS = 4
 STEPS = 80
-BATCHES = (64, 128)
+BATCHES = (64, 128, 256)
 CIFAR10_IMAGES = 50_000
 CORES = 2
 
