@@ -29,6 +29,12 @@ def cpu_name() -> str:
     return ", ".join(text for text in (board, part) if text) or platform.processor() or platform.machine()
 
 
+def usable_cores() -> int:
+    """Return the number of logical processors that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def package_versions(extra: tuple[str, ...] = ()) -> dict[str, str]:
     """Return the versions of dirnet, Python and the packages that results depend on, ``extra`` ones too."""
     versions = {"dirnet": __version__, "python": platform.python_version()}
@@ -48,7 +54,7 @@ def describe_environment() -> dict[str, str]:
     facts = package_versions() | {
         "system": platform.platform(),
         "processor": cpu_name(),
-        "cores": str(os.cpu_count()),
+        "cores": str(usable_cores()),
     }
     try:
         facts["kernel library"] = str(library_path())

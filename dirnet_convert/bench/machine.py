@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dirnet_convert.environment import cpu_name, package_versions
+from dirnet_convert.environment import cpu_name, package_versions, usable_cores
 
 _PROC_STAT = Path("/proc/stat")
 _PACKAGES = ("dirnet", "onnxruntime", "onnx", "numpy")
@@ -39,12 +39,6 @@ def this_machine(extra: tuple[str, ...] = ()) -> Machine:
         python=platform.python_version(),
         versions={name: versions[name] for name in (*_PACKAGES, *extra)},
     )
-
-
-def usable_cores() -> int:
-    """Return the number of logical processors that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class LoadMeter:

@@ -11,7 +11,7 @@ import numpy as np
 
 from dirnet_convert.bench.engines import EngineKind, bound_call, open_engine, random_inputs
 from dirnet_convert.bench.layers import LayerResult, compare_layers, find_layers
-from dirnet_convert.bench.machine import Machine, this_machine, usable_cores
+from dirnet_convert.bench.machine import Machine, this_machine
 from dirnet_convert.bench.measure import Contestant, Measurement, MeasureOptions, measure
 from dirnet_convert.bench.openvino import (
     CHECKED_INPUTS,
@@ -22,6 +22,7 @@ from dirnet_convert.bench.openvino import (
 )
 from dirnet_convert.bench.peaks import Peaks, measure_peaks
 from dirnet_convert.bench.profile import Profile, profile_in_turns
+from dirnet_convert.environment import usable_cores
 from dirnet_convert.errors import UsageError
 from dirnet_convert.recipe import Rest
 from dirnet_convert.runtime.int8 import rest_of

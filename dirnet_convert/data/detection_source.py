@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from dirnet_convert.data.boxes import BoxSplit, Target, prepared
 from dirnet_convert.data.file_source import BrokenImage, BrokenImageError, load_image
 from dirnet_convert.data.source import DataInfo, ImageSource, Limits, Split, mixed_seed
+from dirnet_convert.environment import usable_cores
 from dirnet_convert.errors import UsageError
 from dirnet_convert.recipe import AugmentKind
 
@@ -25,7 +25,7 @@ class DetectionSource(ImageSource):
     def __init__(self, info: DataInfo, limits: Limits, train: BoxSplit, test: BoxSplit, workers: int) -> None:
         super().__init__(info, limits)
         self._splits = {Split.TRAIN: train, Split.TEST: test}
-        self._workers = min(workers, os.cpu_count() or 1)
+        self._workers = min(workers, usable_cores())
 
     @property
     def notes(self) -> tuple[str, ...]:

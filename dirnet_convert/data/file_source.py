@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torchvision.transforms import v2
 
 from dirnet_convert.data.augment import test_transform, train_transform
 from dirnet_convert.data.source import Batch, DataInfo, ImageSource, Limits, Split, mixed_seed
+from dirnet_convert.environment import usable_cores
 from dirnet_convert.errors import DirnetError, UsageError
 from dirnet_convert.recipe import AugmentKind
 
@@ -76,7 +76,7 @@ class FileSource(ImageSource):
             split: torch.tensor(data.labels, dtype=torch.int64) for split, data in self._splits.items()
         }
         # More processes than processors only wait for each other.
-        self._workers = min(workers, os.cpu_count() or 1)
+        self._workers = min(workers, usable_cores())
 
     def steps_per_epoch(self, batch_size: int, limit: int = 0) -> int:
         """Return the number of whole training batches; raises UsageError where there is not one."""

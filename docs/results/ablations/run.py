@@ -22,6 +22,7 @@ from variants import COMMON, RECIPE, VARIANTS, Variant
 
 from dirnet_convert import api
 from dirnet_convert.environment import package_versions
+from dirnet_convert.errors import DirnetError
 from dirnet_convert.files import write_atomic
 from dirnet_convert.run import RunFolder
 
@@ -98,4 +99,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (DirnetError, KeyboardInterrupt) as error:
+        sys.exit(str(error) or "Stopped; the same command goes on.")
