@@ -106,30 +106,50 @@ struct StemLanes {
     }
   }
 
+  // Tiles whose transformed inputs share cache lines, and what one row of positions leaves of them.
+  static constexpr int kRunTiles = 16;
+  using HalfTiles = float[kRunTiles][3][kLanes];
+
   template <int T>
-  static void winograd_tiles(const WinogradStrip& s, int64_t tile, int64_t channel) {
+  static void row_of_tiles(const WinogradStrip& s, int row, int64_t tile, int64_t channel,
+                           float (*half_tiles)[3][kLanes]) {
     const float* weights = s.weights + channel / kStemLanes * kWinogradPositions * s.channels * kStemLanes +
                            channel % kStemLanes;
-    alignas(64) float rows[6][3][T][kLanes];
-    for (int i = 0; i < 6; ++i) {
-      Reg half[3][T];
-      multiply_row<T>(s, s.input + i * 6 * s.channels * s.input_pitch + tile,
-                      weights + i * 6 * s.channels * kStemLanes, half);
+    Reg half[3][T];
+    multiply_row<T>(s, s.input + row * 6 * s.channels * s.input_pitch + tile,
+                    weights + row * 6 * s.channels * kStemLanes, half);
+    DIRNET_UNROLL
+    for (int t = 0; t < T; ++t) {
       DIRNET_UNROLL
-      for (int k = 0; k < 3; ++k) {
-        DIRNET_UNROLL
-        for (int t = 0; t < T; ++t) V::store(rows[i][k][t], half[k][t]);
+      for (int k = 0; k < 3; ++k) V::store(half_tiles[t][k], half[k][t]);
+    }
+  }
+
+  // The at most T tiles from `tile` on, together: one by one, each would load all the weights for itself.
+  template <int T>
+  static void last_of_row(const WinogradStrip& s, int row, int64_t tile, int64_t tiles, int64_t channel,
+                          float (*half_tiles)[3][kLanes]) {
+    if constexpr (T > 0) {
+      if (tiles == T) {
+        row_of_tiles<T>(s, row, tile, channel, half_tiles);
+      } else {
+        last_of_row<T - 1>(s, row, tile, tiles, channel, half_tiles);
       }
     }
+  }
+
+  // The vertical half of A' and the epilogue of `tiles` tiles.
+  static void finish_tiles(const WinogradStrip& s, int64_t first, int64_t tiles, int64_t channel,
+                           const HalfTiles (&rows)[6]) {
     const Finish finish = finish_of(s.epilogue, channel);
-    for (int t = 0; t < T; ++t) {
+    for (int64_t t = 0; t < tiles; ++t) {
       for (int k = 0; k < 3; ++k) {
-        const int64_t column = (tile + t) * 3 + k;
+        const int64_t column = (first + t) * 3 + k;
         if (column >= s.columns) return;
         Reg m[6];
         Reg y[3];
         DIRNET_UNROLL
-        for (int i = 0; i < 6; ++i) m[i] = V::load(rows[i][k][t]);
+        for (int i = 0; i < 6; ++i) m[i] = V::load(rows[i][t][k]);
         output_transform(m, y);
         DIRNET_UNROLL
         for (int r = 0; r < 3; ++r) {
@@ -140,22 +160,19 @@ struct StemLanes {
   }
 
   static void winograd(const WinogradStrip& s) {
-    // Channels outside: their weights, transformed, are read again for every few tiles and should stay near.
+    // All positions' weights and inputs together are more than the nearest cache holds, a row of them is not:
+    // each row goes through a run of tiles before the next one.
+    alignas(64) HalfTiles rows[6];
     for (int64_t channel = 0; channel < s.out_c; channel += kLanes) {
-      int64_t tile = 0;
-      for (; tile + V::kTiles <= s.tiles; tile += V::kTiles) winograd_tiles<V::kTiles>(s, tile, channel);
-      last_tiles<V::kTiles - 1>(s, tile, channel);
-    }
-  }
-
-  // The at most T tiles from `tile` on, together: one by one, each would load all the weights for itself.
-  template <int T>
-  static void last_tiles(const WinogradStrip& s, int64_t tile, int64_t channel) {
-    if constexpr (T > 0) {
-      if (s.tiles - tile == T) {
-        winograd_tiles<T>(s, tile, channel);
-      } else {
-        last_tiles<T - 1>(s, tile, channel);
+      for (int64_t first = 0; first < s.tiles; first += kRunTiles) {
+        const int64_t tiles = s.tiles - first < kRunTiles ? s.tiles - first : kRunTiles;
+        for (int row = 0; row < 6; ++row) {
+          int64_t t = 0;
+          for (; t + V::kTiles <= tiles; t += V::kTiles)
+            row_of_tiles<V::kTiles>(s, row, first + t, channel, rows[row] + t);
+          last_of_row<V::kTiles - 1>(s, row, first + t, tiles - t, channel, rows[row] + t);
+        }
+        finish_tiles(s, first, tiles, channel, rows);
       }
     }
   }
