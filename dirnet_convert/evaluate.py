@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dirnet_convert.binarize.held_weights import held_weights
 from dirnet_convert.data.source import DataInfo, ImageSource
 from dirnet_convert.errors import DirnetError, UsageError
 
@@ -76,7 +77,10 @@ def evaluate(
 
 @contextlib.contextmanager
 def module_predictor(module: nn.Module, device: str = "cpu") -> Iterator[Predictor]:
-    """Yield a predictor of ``module`` in evaluation mode; each sub-module's mode is put back afterwards."""
+    """Yield a predictor of ``module`` in evaluation mode; each sub-module's mode is put back afterwards.
+
+    Its weights must not change meanwhile.
+    """
     modes = {part: part.training for part in module.modules()}
     module.to(device).eval()
 
@@ -85,7 +89,8 @@ def module_predictor(module: nn.Module, device: str = "cpu") -> Iterator[Predict
             return module(images.to(device))
 
     try:
-        yield predict
+        with held_weights(module):
+            yield predict
     finally:
         for part, training in modes.items():
             part.training = training

@@ -27,6 +27,8 @@ def balance_and_standardize(weight: Tensor) -> Tensor:
     spread = balanced.std(dim=1, keepdim=True)
     constant = spread.detach() <= _rounding(rows)
     standardized = balanced / torch.where(constant, torch.ones_like(spread), spread)
+    if not torch.is_grad_enabled():
+        return standardized.masked_fill(constant, 0.0).view_as(weight)
     # Zero in value, yet with the gradient of w_hat, so that training can move a constant channel.
     return torch.where(constant, balanced - balanced.detach(), standardized).view_as(weight)
 

@@ -41,6 +41,7 @@ class BinaryLayer(nn.Module, abc.ABC):
         self.threshold = nn.Parameter(threshold, requires_grad=options.learn_threshold)
         self.weight_estimator = Estimator.for_weights(estimator)
         self.input_estimator = Estimator.for_inputs(estimator)
+        self.register_buffer("held_weight", None, persistent=False)
 
     def standardized_weight(self) -> Tensor:
         """Return what sign() sees of the weights: balanced and standardized, or as they are without IMB."""
@@ -49,13 +50,16 @@ class BinaryLayer(nn.Module, abc.ABC):
     @torch.no_grad()
     def binary_weight(self) -> Tensor:
         """Return the weights as exactly -1 and +1, shaped like ``weight``."""
-        return hard_sign(self.standardized_weight())
+        # A scale is positive, so that signs times their scale have the same signs.
+        return hard_sign(self.standardized_weight() if self.held_weight is None else self.held_weight)
 
     @torch.no_grad()
     def weight_scale(self) -> Tensor:
         """Return the scale (O,) that multiplies each output channel: a power of two, or 1 without scales."""
         if not self.scale_weights:
             return self.weight.new_ones(self.weight.shape[0])
+        if self.held_weight is not None:
+            return self.held_weight.flatten(1)[:, 0].abs()
         return power_of_two_scale(self.standardized_weight())
 
     @property
@@ -63,10 +67,22 @@ class BinaryLayer(nn.Module, abc.ABC):
         # Without balance sign() sees the weights as they are, which are then the real ones, too.
         return self.balance_weights and self.training and self.weight_estimator.fades
 
+    @torch.no_grad()
+    def hold_weight(self) -> None:
+        """Keep the weights of the evaluation mode, signs times their scale, in ``held_weight``."""
+        standardized = self.standardized_weight()
+        self.held_weight = self._times_scale(hard_sign(standardized), standardized)
+
     def _scaled_weight(self) -> Tensor:
+        if self.held_weight is not None and not self.training:
+            return self.held_weight
         standardized = self.standardized_weight()
         real = standardize_unbalanced(self.weight) if self._starts_real else None
-        signs = self.weight_estimator(standardized, standardized.new_zeros(1), real)
+        return self._times_scale(
+            self.weight_estimator(standardized, standardized.new_zeros(1), real), standardized
+        )
+
+    def _times_scale(self, signs: Tensor, standardized: Tensor) -> Tensor:
         if not self.scale_weights:
             return signs
         # Multiplying by a power of two is exact, so scaling the weights equals scaling the sums, and is

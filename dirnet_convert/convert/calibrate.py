@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dirnet_convert.binarize.held_weights import held_weights
 from dirnet_convert.binarize.layers import BinaryLayer, binary_layers
 from dirnet_convert.errors import UsageError
 from dirnet_convert.recipe import Threshold
@@ -46,17 +47,17 @@ def calibrate(
     """
     modes = {module: module.training for module in network.modules()}
     network.eval()
-    repeated = _repeated_layers(network, images[:1]) if threshold is Threshold.MEDIAN else set()
     norms = [
         m
         for m in network.modules()
         if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
     ]
-    for norm in norms:
-        norm.train()
     handles = [norm.register_forward_pre_hook(_check_values) for norm in norms]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), held_weights(network):
+            repeated = _repeated_layers(network, images[:1]) if threshold is Threshold.MEDIAN else set()
+            for norm in norms:
+                norm.train()
             if threshold is Threshold.MEDIAN:
                 _set_thresholds(network, images[: 2 * batch_size], repeated)
             _measure_norms(network, norms, images, batch_size)
@@ -77,7 +78,6 @@ def _check_values(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         )
 
 
-@torch.no_grad()
 def _repeated_layers(network: nn.Module, image: Tensor) -> set[nn.Module]:
     """Return the binary layers that the network calls more than once for an image (1, C, H, W)."""
     calls: Counter[nn.Module] = Counter()

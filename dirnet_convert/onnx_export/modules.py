@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from dirnet_convert.binarize.held_weights import held_weights
 from dirnet_convert.binarize.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 from dirnet_convert.binarize.padding import Padding, PadMode, pad_with_copies, same_padding
 from dirnet_convert.onnx_export.labels import LAYER_KEY
@@ -114,7 +115,8 @@ def export_copy(student: nn.Module) -> nn.Module:
     for path, module in list(network.named_modules(remove_duplicate=False)):
         if isinstance(module, BinaryLayer) and module not in stand_ins:
             kind = ExportConv2d if isinstance(module, BinaryConv2d) else ExportLinear
-            stand_ins[module] = kind(module, path)
+            with held_weights(module):
+                stand_ins[module] = kind(module, path)
         if module in stand_ins:
             network.set_submodule(path, stand_ins[module])
     return network

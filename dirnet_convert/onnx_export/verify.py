@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from torch import Tensor, nn
 
+from dirnet_convert.binarize.held_weights import held_weights
 from dirnet_convert.binarize.layers import BinaryLayer
 from dirnet_convert.onnx_export.engine_check import EngineCheck
 from dirnet_convert.onnx_export.operators import unpack_bits
@@ -40,14 +41,15 @@ def verify_export(
     proto = model if isinstance(model, onnx.ModelProto) else onnx.load(model)
     reference = copy.deepcopy(student).cpu().eval()
     nodes = binary_nodes(proto)
-    _check_constants(reference, nodes)
-    checks = [
-        EngineCheck(reference, proto, nodes, kernels, limits, threads, ends or ends_of(proto))
-        for kernels in engines
-    ]
-    for batch in image_batches(proto, images, batch_size):
-        for check in checks:
-            check.add(batch)
+    with held_weights(reference):
+        _check_constants(reference, nodes)
+        checks = [
+            EngineCheck(reference, proto, nodes, kernels, limits, threads, ends or ends_of(proto))
+            for kernels in engines
+        ]
+        for batch in image_batches(proto, images, batch_size):
+            for check in checks:
+                check.add(batch)
     return VerifyReport(
         images=len(images),
         layers=tuple(_merge_layers([check.layer_report(node) for check in checks]) for node in nodes),

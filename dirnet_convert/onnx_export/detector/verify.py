@@ -11,6 +11,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
+from dirnet_convert.binarize.held_weights import held_weights
 from dirnet_convert.onnx_export.detector.model import DetectorModel
 from dirnet_convert.onnx_export.detector.postprocessing import StepErrors, check_steps, exposed_names
 from dirnet_convert.onnx_export.probe import Ends, open_probe, run_probe
@@ -66,7 +67,8 @@ def verify_detector(
         raw, model.proto, images, engines=engines, tolerances=tolerances, threads=threads, ends=ends
     )
     reference = copy.deepcopy(detector).cpu().eval()
-    own = [_own_detections(reference, image) for image in images.cpu().float()]
+    with held_weights(reference):
+        own = [_own_detections(reference, image) for image in images.cpu().float()]
     reports = tuple(
         _check_engine(reference, model, ends, images, own, kernels, threads) for kernels in engines
     )

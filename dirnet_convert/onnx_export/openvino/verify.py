@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from dirnet_convert.binarize.held_weights import held_weights
 from dirnet_convert.onnx_export.engine_check import relative_error
 from dirnet_convert.onnx_export.labels import layer_call
 from dirnet_convert.onnx_export.lockstep import BitComparison, Call, LockstepResult, run_lockstep
@@ -67,23 +68,24 @@ def verify_openvino(
     probe, compiled = compile_for_cpu(probed, threads=1), compile_for_cpu(path, threads=1)
     flips: dict[Call, BitComparison] = {}
     errors, free_errors, copy_errors, agreeing = [], [], [], 0
-    for image in images.detach().cpu().float().split(1):
-        values = _run(probe, image)
-        given = {layer_call(layer.name): _signs(layer, values[layer.input]) for layer in layers}
-        followed = run_lockstep(reference, image, given)
-        _check_bits(layers, followed, limits, flips)
-        probe_output = values[OUTPUT]
-        errors.append(relative_error(probe_output, followed.output))
-        if not errors[-1] <= limits.rounding:
-            raise ExportMismatch(
-                "the output", f"with OpenVINO it differs by {errors[-1]:.3g} of its root mean square"
-            )
-        output = _run(compiled, image)[OUTPUT]
-        copy_errors.append(relative_error(output, probe_output))
-        with torch.no_grad():
-            own = reference(image)
-        free_errors.append(relative_error(output, own))
-        agreeing += int((output.argmax(-1) == own.argmax(-1)).sum())
+    with held_weights(reference):
+        for image in images.detach().cpu().float().split(1):
+            values = _run(probe, image)
+            given = {layer_call(layer.name): _signs(layer, values[layer.input]) for layer in layers}
+            followed = run_lockstep(reference, image, given)
+            _check_bits(layers, followed, limits, flips)
+            probe_output = values[OUTPUT]
+            errors.append(relative_error(probe_output, followed.output))
+            if not errors[-1] <= limits.rounding:
+                raise ExportMismatch(
+                    "the output", f"with OpenVINO it differs by {errors[-1]:.3g} of its root mean square"
+                )
+            output = _run(compiled, image)[OUTPUT]
+            copy_errors.append(relative_error(output, probe_output))
+            with torch.no_grad():
+                own = reference(image)
+            free_errors.append(relative_error(output, own))
+            agreeing += int((output.argmax(-1) == own.argmax(-1)).sum())
     # A value next to a threshold may fall on either side in the one or the other, and an image or two differ.
     if not statistics.median(copy_errors) <= limits.rounding:
         raise ExportMismatch(
