@@ -1,6 +1,7 @@
 # Set-up and the two commands of the README: `make demo` and `make test`. Everything lives in .venv and .build.
 
 PYTHON ?= python3
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml README.md $(shell find dirnet_convert kernels recipes -type f -not -name '*.pyc' 2>/dev/null)
@@ -15,9 +16,10 @@ demo: $(VENV)/.demo
 
 test: test-kernels test-arm64 test-python
 
-# OpenVINO in a process of its own: with its threads in it, a long run of other tests can crash.
+# JOBS processes of one thread each share the files. OpenVINO in a process of its own: with its threads in it, a long
+# run of other tests can crash.
 test-python: $(VENV)/.test
-	$(BIN)/pytest -m 'not openvino'
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup -m 'not openvino'
 	$(BIN)/pytest -m openvino
 
 test-kernels: $(VENV)/.test

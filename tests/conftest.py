@@ -17,6 +17,14 @@ from dirnet_convert.runtime import library_path
 SEED = int(os.environ.get("DIRNET_TEST_SEED", "20240917"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process where several share the work, for they share fixtures; the many
+    networks of one file, which share nothing, may go anywhere."""
+    for item in items:
+        if item.path.name != "test_sweep.py":
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
 @pytest.fixture(autouse=True)
 def runs_below_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let no test write runs anywhere but below its own folder; return that folder."""

@@ -1,8 +1,8 @@
 """docs/coverage.json says what comes of every network; here each is tried again and must come out the same.
 
-Each network is a test of its own; they run in processes of their own, DIRNET_SWEEP_JOBS (2) at a time. Of
-torchvision's list the smallest network of each family runs here, since the others repeat its layers in other
-numbers and would take three times as long as all else; DIRNET_SWEEP=all runs them too.
+Each network is a test of its own, in a process of its own. Of torchvision's list the smallest network of
+each family runs here, since the others repeat its layers in other numbers and would take three times as long
+as all else; DIRNET_SWEEP=all runs them too.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from dirnet_convert.coverage.candidates import Candidate, Library, candidates, timm_families
+from dirnet_convert.coverage.candidates import Library, candidates, timm_families
 from dirnet_convert.coverage.report import count, markdown
 from dirnet_convert.coverage.sweep import Entry, load_record, run_trials
-from dirnet_convert.coverage.trial import Outcome, TrialResult
+from dirnet_convert.coverage.trial import Outcome
 from dirnet_convert.environment import package_versions
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RECORD = load_record(DOCS / "coverage.json")
-JOBS = int(os.environ.get("DIRNET_SWEEP_JOBS", "2"))
 
 
 class KnownFailure(AssertionError):
@@ -50,18 +49,11 @@ def _parameters() -> list[object]:
     return made
 
 
-@pytest.fixture(scope="session")
-def results(request: pytest.FixtureRequest) -> dict[Candidate, TrialResult]:
-    """Try all networks that were asked for, once."""
-    calls = (getattr(item, "callspec", None) for item in request.session.items)
-    asked = [call.params["entry"].candidate for call in calls if call and "entry" in call.params]
-    return dict(run_trials(asked, JOBS))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", _parameters())
-def test_a_network_comes_out_as_the_record_says(entry: Entry, results: dict[Candidate, TrialResult]) -> None:
-    expected, got = entry.result, results[entry.candidate]
+def test_a_network_comes_out_as_the_record_says(entry: Entry) -> None:
+    expected = entry.result
+    ((_, got),) = run_trials([entry.candidate], jobs=1)
     print(f"seed {got.seed}, {got.seconds} s")
     assert expected is not None, "the record has no result"
     if got.outcome is expected.outcome is Outcome.FAILED:
