@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import mmap
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from dirnet_convert.runtime.library import library_path
 if TYPE_CHECKING:
     import onnxruntime
 
+# The domain of the operators, which a model that uses them names.
+_DOMAIN = b"ai.dirnet"
 # The session's own choice of instruction set; kernels/onnxruntime/register.cc reads it.
 _ISA_KEY = "dirnet.isa"
 # ONNX Runtime writes "[ONNXRuntimeError] : 1 : FAIL : ..." and where in its sources the error arose.
@@ -81,16 +84,26 @@ def load_session(
         options.optimized_model_filepath = str(optimized_model)
     if kernels is Kernels.DIRNET:
         _register(options, isa)
-    else:
-        # The bodies make thousands of nodes, and the planner of buffers compares each tensor with all those
-        # that are free: nine tenths of the time to load DenseNet-121. Without it a run takes as long and as
-        # much memory.
+    elif _has_bodies(path):
+        # They make thousands of nodes, and the planner of buffers compares each tensor with all free ones:
+        # nine tenths of the time to load DenseNet-121. Without it a run takes as long and as much memory.
         options.enable_mem_reuse = False
     source = path if isinstance(path, bytes) else str(path)
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except _runtime_errors() as error:
         raise DirnetError(f"Cannot load {name}: {_sentence(error)}.") from error
+
+
+def _has_bodies(model: Path | str | bytes) -> bool:
+    """Tell whether a model may use the operators; what cannot be read is left to ONNX Runtime to report."""
+    if isinstance(model, bytes):
+        return _DOMAIN in model
+    try:
+        with Path(model).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(_DOMAIN) >= 0
+    except (OSError, ValueError):
+        return False
 
 
 def _register(options: onnxruntime.SessionOptions, isa: Isa | str | None) -> None:

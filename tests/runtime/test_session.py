@@ -52,6 +52,29 @@ def test_bodies_run_with_stock_kernels(model, inputs, tmp_path):
     assert OPERATOR not in found and "ConvInteger" in found
 
 
+@pytest.mark.parametrize("kind", [bytes, str])
+def test_only_unpacked_bodies_go_without_a_plan_of_buffers(model, tmp_path, kind):
+    plain = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [onnx.helper.make_node("Relu", ["x"], ["y"])],
+            "plain",
+            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])],
+        ),
+        ir_version=10,
+        opset_imports=[onnx.helper.make_opsetid("", 21)],
+    ).SerializeToString()
+
+    def plans(content, kernels):
+        path = tmp_path / "model.onnx"
+        path.write_bytes(content)
+        session = load_session(content if kind is bytes else path, kernels=kernels)
+        return session.get_session_options().enable_mem_reuse
+
+    assert not plans(model, Kernels.STOCK)
+    assert plans(model, Kernels.DIRNET) and plans(plain, Kernels.STOCK)
+
+
 def test_optimized_graph_is_written(model, tmp_path):
     path = tmp_path / "optimized.onnx"
     load_session(model, optimized_model=path)
