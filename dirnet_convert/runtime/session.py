@@ -85,8 +85,8 @@ def load_session(
     if kernels is Kernels.DIRNET:
         _register(options, isa)
     elif _has_bodies(path):
-        # They make thousands of nodes, and the planner of buffers compares each tensor with all free ones:
-        # nine tenths of the time to load DenseNet-121. Without it a run takes as long and as much memory.
+        # They make thousands of nodes, and the planner of buffers compares each tensor with all free ones,
+        # most of the time to load a large network. Without it a run takes as long and as much memory.
         options.enable_mem_reuse = False
     source = path if isinstance(path, bytes) else str(path)
     try:
