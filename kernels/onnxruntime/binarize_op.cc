@@ -3,6 +3,7 @@
 
 #include "checks.h"
 #include "operator.h"
+#include "vector_input.h"
 
 namespace dirnet::ort {
 namespace {
@@ -10,29 +11,28 @@ namespace {
 class Binarize : public Kernel {
  public:
   explicit Binarize(const NodeInfo& node)
-      : isa_(node.isa()), channels_(node.int_attribute("channels", 1, kLargest)) {
-    Tensor threshold;
-    if (node.constant_input(1, &threshold)) check_length(threshold, channels_);
+      : isa_(node.isa()), channels_(node.int_attribute("channels", 1, kLargest)), threshold_(node, 1) {
+    threshold_.check_constant(channels_);
   }
 
   void compute(const Call& call) const override {
     const Tensor x = call.input(0);
-    const Tensor threshold = call.input(1);
     if (x.dims.empty() || x.dims.back() != channels_) {
       throw Failure("'X' has shape " + describe(x.dims) + " but its last axis must hold " +
                     std::to_string(channels_) + " channels");
     }
-    check_length(threshold, channels_);
+    const float* threshold = threshold_.floats(call, channels_);
     const int64_t pixels = element_count(x.dims, "X") / channels_;
     std::vector<int64_t> dims = x.dims;
     dims.back() = words_for(channels_);
     uint64_t* bits = call.word_output(0, dims);
-    if (pixels > 0) binarize(isa_, x.floats(), pixels, channels_, threshold.floats(), bits, call.parallel());
+    if (pixels > 0) binarize(isa_, x.floats(), pixels, channels_, threshold, bits, call.parallel());
   }
 
  private:
   Isa isa_;
   int64_t channels_;
+  VectorInput threshold_;
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "checks.h"
 #include "operator.h"
+#include "vector_input.h"
 #include "weights.h"
 #include "window.h"
 
@@ -56,18 +57,22 @@ Conv2dShape read_shape(const NodeInfo& node) {
 class BinaryConv2d : public Kernel {
  public:
   BinaryConv2d(const NodeInfo& node, const Definition& definition)
-      : isa_(node.isa()), layout_(layout_of(definition)), shape_(read_shape(node)) {
+      : isa_(node.isa()),
+        layout_(layout_of(definition)),
+        shape_(read_shape(node)),
+        scale_(node, 2),
+        bias_(node, 3) {
+    if (layout_.threshold) threshold_ = VectorInput(node, *layout_.threshold);
     if (layout_.slope) {
+      slope_ = VectorInput(node, *layout_.slope);
       epilogue_.clip_min = node.float_attribute("clip_min");
       epilogue_.clip_max = node.float_attribute("clip_max");
     }
     Tensor weights;
     if (!node.constant_input(1, &weights)) return;
     packed_ = checked_weights(isa_, weights, weight_dims(), &shape_);
-    for (const std::optional<size_t> index :
-         {std::optional<size_t>(2), std::optional<size_t>(3), layout_.slope, layout_.threshold}) {
-      Tensor vector;
-      if (index && node.constant_input(*index, &vector)) check_length(vector, shape_.out_c);
+    for (const VectorInput* vector : {&scale_, &bias_, &slope_, &threshold_}) {
+      vector->check_constant(shape_.out_c);
     }
   }
 
@@ -86,10 +91,10 @@ class BinaryConv2d : public Kernel {
     bit_dims.back() = words_for(shape.out_c);
 
     Epilogue epilogue = epilogue_;
-    epilogue.scale = vector_input(call, 2, shape.out_c);
-    epilogue.bias = vector_input(call, 3, shape.out_c);
-    if (layout_.slope) epilogue.slope = vector_input(call, *layout_.slope, shape.out_c);
-    if (layout_.threshold) epilogue.threshold = vector_input(call, *layout_.threshold, shape.out_c);
+    epilogue.scale = scale_.floats(call, shape.out_c);
+    epilogue.bias = bias_.floats(call, shape.out_c);
+    if (layout_.slope) epilogue.slope = slope_.floats(call, shape.out_c);
+    if (layout_.threshold) epilogue.threshold = threshold_.floats(call, shape.out_c);
     if (layout_.residual) {
       const Tensor residual = call.input(*layout_.residual);
       check_dims(residual, float_dims);
@@ -108,12 +113,6 @@ class BinaryConv2d : public Kernel {
     return {shape_.kernel_h, shape_.kernel_w, words_for(shape_.in_c / shape_.group)};
   }
 
-  static const float* vector_input(const Call& call, size_t index, int64_t length) {
-    const Tensor tensor = call.input(index);
-    check_length(tensor, length);
-    return tensor.floats();
-  }
-
   static std::vector<int64_t> output_dims(const Conv2dShape& shape) {
     if (shape.in_h < 1 || shape.in_w < 1 || shape.out_h() < 1 || shape.out_w() < 1) {
       throw Failure("'B' holds images of " + std::to_string(shape.in_h) + " x " + std::to_string(shape.in_w) +
@@ -128,6 +127,7 @@ class BinaryConv2d : public Kernel {
   Layout layout_;
   Conv2dShape shape_;
   Epilogue epilogue_;
+  VectorInput scale_, bias_, slope_, threshold_;
   PackedWeights packed_;
 };
 

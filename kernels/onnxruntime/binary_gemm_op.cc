@@ -4,6 +4,7 @@
 
 #include "checks.h"
 #include "operator.h"
+#include "vector_input.h"
 #include "weights.h"
 
 namespace dirnet::ort {
@@ -11,17 +12,15 @@ namespace {
 
 class BinaryGemm : public Kernel {
  public:
-  explicit BinaryGemm(const NodeInfo& node) : isa_(node.isa()) {
+  explicit BinaryGemm(const NodeInfo& node) : isa_(node.isa()), scale_(node, 2), bias_(node, 3) {
     const int64_t channels = node.int_attribute("channels", 1, kLargest);
     // A matrix product is a 1x1 convolution whose every row is an image of one pixel.
     shape_ = {0, 1, 1, channels, 0, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1};
     Tensor weights;
     if (!node.constant_input(1, &weights)) return;
     packed_ = checked_weights(isa_, weights, {words_for(channels)}, &shape_);
-    for (const size_t index : {size_t{2}, size_t{3}}) {
-      Tensor vector;
-      if (node.constant_input(index, &vector)) check_length(vector, shape_.out_c);
-    }
+    scale_.check_constant(shape_.out_c);
+    bias_.check_constant(shape_.out_c);
   }
 
   void compute(const Call& call) const override {
@@ -36,16 +35,12 @@ class BinaryGemm : public Kernel {
     shape.batch = element_count(input.dims, "B") / words;
     PackedWeights fresh;
     if (packed_.empty()) fresh = checked_weights(isa_, call.input(1), {words}, &shape);
-    const Tensor scale = call.input(2);
-    const Tensor bias = call.input(3);
-    check_length(scale, shape.out_c);
-    check_length(bias, shape.out_c);
     std::vector<int64_t> dims = input.dims;
     dims.back() = shape.out_c;
     element_count(dims, "Y");
     Epilogue epilogue;
-    epilogue.scale = scale.floats();
-    epilogue.bias = bias.floats();
+    epilogue.scale = scale_.floats(call, shape.out_c);
+    epilogue.bias = bias_.floats(call, shape.out_c);
     epilogue.y = call.float_output(0, dims);
     if (shape.batch == 0) return;
     if (!binary_conv2d(packed_.empty() ? fresh : packed_, input.words(), shape, epilogue, call.parallel())) {
@@ -57,6 +52,7 @@ class BinaryGemm : public Kernel {
   Isa isa_;
   Conv2dShape shape_{};
   PackedWeights packed_;
+  VectorInput scale_, bias_;
 };
 
 }  // namespace

@@ -5,27 +5,35 @@
 namespace dirnet::ort {
 namespace {
 
-std::string describe_expected(const std::vector<int64_t>& expected) {
+std::string describe_expected(const int64_t* expected, size_t rank) {
   std::string text = "(";
-  for (size_t i = 0; i < expected.size(); ++i) {
+  for (size_t i = 0; i < rank; ++i) {
     text += i == 0 ? "" : ", ";
     text += expected[i] < 0 ? "any" : std::to_string(expected[i]);
   }
   return text + ")";
 }
 
-}  // namespace
-
-void check_dims(const Tensor& tensor, const std::vector<int64_t>& expected) {
-  bool fits = tensor.dims.size() == expected.size();
-  for (size_t i = 0; fits && i < expected.size(); ++i) {
+void check_dims(const Tensor& tensor, const int64_t* expected, size_t rank) {
+  bool fits = tensor.dims.size() == rank;
+  for (size_t i = 0; fits && i < rank; ++i) {
     fits =
         expected[i] < 0 ? tensor.dims[i] >= 0 && tensor.dims[i] <= kLargest : tensor.dims[i] == expected[i];
   }
   if (!fits) {
     throw Failure("'" + std::string(tensor.name) + "' has shape " + describe(tensor.dims) + " instead of " +
-                  describe_expected(expected));
+                  describe_expected(expected, rank));
   }
+}
+
+}  // namespace
+
+void check_dims(const Tensor& tensor, std::initializer_list<int64_t> expected) {
+  check_dims(tensor, expected.begin(), expected.size());
+}
+
+void check_dims(const Tensor& tensor, const std::vector<int64_t>& expected) {
+  check_dims(tensor, expected.data(), expected.size());
 }
 
 void check_length(const Tensor& tensor, int64_t length) { check_dims(tensor, {length}); }

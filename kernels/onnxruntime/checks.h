@@ -3,6 +3,7 @@
 #define DIRNET_ONNXRUNTIME_CHECKS_H_
 
 #include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 #include "host.h"
@@ -15,6 +16,7 @@ constexpr int64_t kLargest = INT32_MAX;
 inline int64_t words_for(int64_t channels) { return (channels + 63) / 64; }
 
 // The tensor has exactly these dims; -1 stands for any extent from 0 to kLargest.
+void check_dims(const Tensor& tensor, std::initializer_list<int64_t> expected);
 void check_dims(const Tensor& tensor, const std::vector<int64_t>& expected);
 // A 1-D tensor of `length` numbers.
 void check_length(const Tensor& tensor, int64_t length);

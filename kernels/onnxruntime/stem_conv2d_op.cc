@@ -7,6 +7,7 @@
 #include "checks.h"
 #include "dirnet/stem.h"
 #include "operator.h"
+#include "vector_input.h"
 #include "window.h"
 
 namespace dirnet::ort {
@@ -67,6 +68,7 @@ class StemConv2d : public Kernel {
   StemConv2d(const NodeInfo& node, const Definition& definition)
       : isa_(node.isa()), layout_(layout_of(definition)), shape_(read_shape(node)) {
     if (layout_.scale) quantization_ = read_quantization(node);
+    if (layout_.threshold) threshold_ = VectorInput(node, *layout_.threshold);
     for (size_t i = 0; i < definition.outputs.size(); ++i) {
       (definition.outputs[i].element_type == kFloat32 ? y_ : bits_) = i;
     }
@@ -105,9 +107,7 @@ class StemConv2d : public Kernel {
     StemOutputs outputs = outputs_;
     if (y_) outputs.y = call.float_output(*y_, dims);
     if (bits_) {
-      const Tensor threshold = call.input(*layout_.threshold);
-      check_length(threshold, shape.out_c);
-      outputs.threshold = threshold.floats();
+      outputs.threshold = threshold_.floats(call, shape.out_c);
       dims.back() = words_for(shape.out_c);
       outputs.bits = call.word_output(*bits_, dims);
     }
@@ -152,6 +152,7 @@ class StemConv2d : public Kernel {
   StemQuantization quantization_;
   StemOutputs outputs_;
   std::optional<size_t> y_, bits_;
+  VectorInput threshold_;
   PackedStem packed_;
 };
 

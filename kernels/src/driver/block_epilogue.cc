@@ -8,10 +8,22 @@ namespace dirnet {
 
 namespace {
 
+// The loops here run for every block of every call: without a way out, compilers make vectors of them.
+
 bool all_one(const float* x, int64_t count) {
-  bool result = true;
-  for (int64_t i = 0; i < count; ++i) result = result && x[i] == 1.0F;
-  return result;
+  int others = 0;
+  for (int64_t i = 0; i < count; ++i) others |= x[i] != 1.0F ? 1 : 0;
+  return others == 0;
+}
+
+// Whether twice a finite number of these is finite.
+bool can_double(const float* x, int64_t count) {
+  int too_large = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const float size = std::fabs(x[i]);
+    too_large |= (size > FLT_MAX / 2 ? 1 : 0) & (size <= FLT_MAX ? 1 : 0);
+  }
+  return too_large == 0;
 }
 
 // Signs alone can do without the clip: clip(v) >= t is v >= t where t lies in (clip_min, clip_max], below
@@ -33,13 +45,14 @@ bool is_minus_zero(float x) { return x == 0.0F && std::signbit(x); }
 // v < 0 ? slope * v : v is the larger of the two for slopes up to one; but infinities times zero are no
 // number, and a negative slope makes +0 of a v of -0, which only a bias or a bound of -0 lets through.
 bool slope_is_max(const BlockEpilogue& e) {
-  const bool bound = is_minus_zero(e.clip_min) || is_minus_zero(e.clip_max);
+  const int bound = is_minus_zero(e.clip_min) || is_minus_zero(e.clip_max) ? 1 : 0;
+  int others = 0;
   for (int i = 0; i < e.channels; ++i) {
     const float slope = e.slope[i];
-    if (!(slope <= 1.0F) || slope < -FLT_MAX || slope == 0.0F) return false;
-    if (slope < 0.0F && (bound || is_minus_zero(e.bias[i]))) return false;
+    others |= (slope <= 1.0F ? 0 : 1) | (slope < -FLT_MAX ? 1 : 0) | (slope == 0.0F ? 1 : 0);
+    others |= (slope < 0.0F ? 1 : 0) & (bound | (is_minus_zero(e.bias[i]) ? 1 : 0));
   }
-  return true;
+  return others == 0;
 }
 
 }  // namespace
@@ -51,11 +64,8 @@ BlockEpilogue block_epilogue(const Epilogue& epilogue, const Block& block, const
   const size_t bytes = static_cast<size_t>(channels) * sizeof(float);
   std::memcpy(e.scale, epilogue.scale + first_channel, bytes);
   std::memcpy(e.bias, epilogue.bias + first_channel, bytes);
-  e.can_double = true;
-  for (int64_t i = 0; i < channels; ++i) {
-    e.double_scale[i] = 2.0F * e.scale[i];
-    e.can_double = e.can_double && !(std::fabs(e.scale[i]) > FLT_MAX / 2 && std::fabs(e.scale[i]) <= FLT_MAX);
-  }
+  for (int64_t i = 0; i < channels; ++i) e.double_scale[i] = 2.0F * e.scale[i];
+  e.can_double = can_double(e.scale, channels);
   // Networks without PReLU have slopes of one, which change nothing.
   e.has_slope = epilogue.slope != nullptr && !all_one(epilogue.slope + first_channel, channels);
   if (e.has_slope) std::memcpy(e.slope, epilogue.slope + first_channel, bytes);
