@@ -1,5 +1,6 @@
 // StemConv2d and StemConv2dInt8: X (N, C, H, W) float -> Y (N, Ho, Wo, O) float, its bits, or both.
 #include <cmath>
+#include <initializer_list>
 #include <new>
 #include <optional>
 #include <string>
@@ -37,7 +38,7 @@ StemShape read_shape(const NodeInfo& node) {
 
 // Where an operator of the family has its inputs; only weights of bytes have a scale.
 struct Layout {
-  std::optional<size_t> scale, threshold;
+  std::optional<size_t> scale, slope, threshold;
   size_t bias = 0;
 };
 
@@ -47,6 +48,7 @@ Layout layout_of(const Definition& definition) {
     const std::string name = definition.inputs[i].name;
     if (name == "scale") layout.scale = i;
     if (name == "bias") layout.bias = i;
+    if (name == "slope") layout.slope = i;
     if (name == "threshold") layout.threshold = i;
   }
   return layout;
@@ -68,6 +70,7 @@ class StemConv2d : public Kernel {
   StemConv2d(const NodeInfo& node, const Definition& definition)
       : isa_(node.isa()), layout_(layout_of(definition)), shape_(read_shape(node)) {
     if (layout_.scale) quantization_ = read_quantization(node);
+    if (layout_.slope) slope_ = VectorInput(node, *layout_.slope);
     if (layout_.threshold) threshold_ = VectorInput(node, *layout_.threshold);
     for (size_t i = 0; i < definition.outputs.size(); ++i) {
       (definition.outputs[i].element_type == kFloat32 ? y_ : bits_) = i;
@@ -80,6 +83,8 @@ class StemConv2d : public Kernel {
     if (node.constant_input(1, &weights) && node.constant_input(layout_.bias, &bias) &&
         (!layout_.scale || node.constant_input(*layout_.scale, &scale))) {
       packed_ = packed(weights, scale, bias, &shape_);
+      slope_.check_constant(shape_.out_c);
+      threshold_.check_constant(shape_.out_c);
     }
   }
 
@@ -105,6 +110,7 @@ class StemConv2d : public Kernel {
     std::vector<int64_t> dims{shape.batch, shape.out_h(), shape.out_w(), shape.out_c};
     element_count(dims, "the output");
     StemOutputs outputs = outputs_;
+    if (layout_.slope) outputs.slope = slope_.floats(call, shape.out_c);
     if (y_) outputs.y = call.float_output(*y_, dims);
     if (bits_) {
       outputs.threshold = threshold_.floats(call, shape.out_c);
@@ -152,7 +158,7 @@ class StemConv2d : public Kernel {
   StemQuantization quantization_;
   StemOutputs outputs_;
   std::optional<size_t> y_, bits_;
-  VectorInput threshold_;
+  VectorInput slope_, threshold_;
   PackedStem packed_;
 };
 
@@ -166,19 +172,25 @@ std::vector<Definition> stem_conv2d_definitions() {
   const std::vector<TensorDefinition> floats{{"X", kFloat32}, {"W", kFloat32}, {"bias", kFloat32}};
   const std::vector<TensorDefinition> bytes{
       {"X", kFloat32}, {"W", kInt8}, {"scale", kFloat32}, {"bias", kFloat32}};
-  const auto with_threshold = [](std::vector<TensorDefinition> inputs) {
-    inputs.push_back({"threshold", kFloat32});
+  const auto with = [](std::vector<TensorDefinition> inputs, std::initializer_list<const char*> vectors) {
+    for (const char* name : vectors) inputs.push_back({name, kFloat32});
     return inputs;
   };
   const TensorDefinition y{"Y", kFloat32};
   const TensorDefinition bits{"Bo", kUint64};
   return {
       {"StemConv2d", floats, {y}, create},
-      {"StemConv2dToBits", with_threshold(floats), {bits}, create},
-      {"StemConv2dWithBits", with_threshold(floats), {y, bits}, create},
+      {"StemConv2dToBits", with(floats, {"threshold"}), {bits}, create},
+      {"StemConv2dWithBits", with(floats, {"threshold"}), {y, bits}, create},
+      {"StemConv2dPRelu", with(floats, {"slope"}), {y}, create},
+      {"StemConv2dPReluToBits", with(floats, {"slope", "threshold"}), {bits}, create},
+      {"StemConv2dPReluWithBits", with(floats, {"slope", "threshold"}), {y, bits}, create},
       {"StemConv2dInt8", bytes, {y}, create},
-      {"StemConv2dInt8ToBits", with_threshold(bytes), {bits}, create},
-      {"StemConv2dInt8WithBits", with_threshold(bytes), {y, bits}, create},
+      {"StemConv2dInt8ToBits", with(bytes, {"threshold"}), {bits}, create},
+      {"StemConv2dInt8WithBits", with(bytes, {"threshold"}), {y, bits}, create},
+      {"StemConv2dInt8PRelu", with(bytes, {"slope"}), {y}, create},
+      {"StemConv2dInt8PReluToBits", with(bytes, {"slope", "threshold"}), {bits}, create},
+      {"StemConv2dInt8PReluWithBits", with(bytes, {"slope", "threshold"}), {y, bits}, create},
   };
 }
 

@@ -17,13 +17,14 @@ namespace {
 
 struct StemCase {
   StemShape shape;
-  std::vector<float> x, weights, bias, threshold;
+  std::vector<float> x, weights, bias, slope, threshold;
   StemOutputs outputs;
 
   StemCase(const StemShape& s, Random& random) : shape(s) {
     fill(&x, s.batch * s.in_c * s.in_h * s.in_w, random);
     fill(&weights, s.out_c * s.in_c * s.kernel_h * s.kernel_w, random);
     fill(&bias, s.out_c, random);
+    fill(&slope, s.out_c, random);
     fill(&threshold, s.out_c, random);
   }
 
@@ -119,6 +120,8 @@ void usual_shapes(Random& random, bool small) {
     c.outputs.clip_min = -0.5F;
     c.outputs.clip_max = 0.75F;
     check_case(c, Parallel{});
+    c.outputs.slope = c.slope.data();
+    check_case(c, pool.parallel());
     if (small) return;
   }
 }
@@ -139,7 +142,9 @@ void random_shapes(Random& random, int count) {
     draw_pads_and_pool(random, &s);
     if (s.out_h() == 0 || s.out_w() == 0) continue;
     ShuffledThreads pool{3, random.bits()};
-    check_case(StemCase(s, random), random.coin() ? pool.parallel() : Parallel{});
+    StemCase c(s, random);
+    if (random.coin()) c.outputs.slope = c.slope.data();
+    check_case(c, random.coin() ? pool.parallel() : Parallel{});
   }
 }
 
@@ -148,6 +153,8 @@ void special_values(Random& random) {
   for (const float value : {std::nanf(""), inf, -inf}) {
     StemCase c(shape_of(2, 3, 30, 30, 24, 7, 2, 3, 3, 2, 1), random);
     c.x[c.x.size() - 400] = value;
+    check_case(c, Parallel{});
+    c.outputs.slope = c.slope.data();
     check_case(c, Parallel{});
     c.outputs.clip_min = -1.0F;
     c.outputs.clip_max = 1.0F;

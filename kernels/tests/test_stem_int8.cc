@@ -18,7 +18,7 @@ struct Int8Case {
   StemShape shape;
   StemQuantization quantization;
   std::vector<int8_t> weights;
-  std::vector<float> x, scale, bias, threshold;
+  std::vector<float> x, scale, bias, slope, threshold;
   StemOutputs outputs;
 
   Int8Case(const StemShape& s, Random& random) : shape(s) {
@@ -35,6 +35,7 @@ struct Int8Case {
     for (int64_t o = 0; o < s.out_c; ++o) {
       scale.push_back(random.symmetric() * 1e-4F);
       bias.push_back(random.symmetric());
+      slope.push_back(random.symmetric());
       threshold.push_back(random.symmetric());
     }
   }
@@ -101,6 +102,7 @@ void random_cases(Random& random, int count) {
       c.outputs.clip_min = -0.25F;
       c.outputs.clip_max = 0.5F;
     }
+    if (random.coin()) c.outputs.slope = c.slope.data();
     ShuffledThreads pool{3, random.bits()};
     check_case(c, random.coin() ? pool.parallel() : Parallel{});
   }

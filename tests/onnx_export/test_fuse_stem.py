@@ -57,6 +57,48 @@ def test_a_stride_is_kept() -> None:
     assert kinds["StemConv2dToBits"] == 1
 
 
+def prelu(g: GraphBuilder, y: str, low: float = 0.0, high: float = 1.0) -> str:
+    return g.add("PRelu", y, g.vector(low, high, (CHANNELS, 1, 1)))
+
+
+def shifted(g: GraphBuilder, y: str) -> str:
+    return g.add("Add", y, g.vector(shape=(CHANNELS, 1, 1)))
+
+
+@pytest.mark.parametrize("pooling", [True, False])
+@pytest.mark.parametrize("negative", [True, False], ids=["any slope", "slopes that keep the order"])
+def test_a_shift_and_a_prelu_go_into_the_stem(pooling: bool, negative: bool) -> None:
+    g = GraphBuilder()
+    stem = prelu(g, shifted(g, image_conv(g)), -1.0 if negative else 0.0)
+    stem = pooled(g, stem) if pooling else stem
+    kinds = rewritten(g.model(g.add("Add", g.binary_conv(stem), stem)), *STEPS)
+    assert kinds["StemConv2dPReluWithBits"] == 1
+    assert not {"Conv", "PRelu", "MaxPool", "Binarize"} & kinds.keys()
+    assert kinds["Transpose"] == 1
+
+
+def test_a_clip_before_a_leaky_relu_goes_into_the_stem() -> None:
+    g = GraphBuilder()
+    stem = g.add("LeakyRelu", clipped(g, image_conv(g)), alpha=0.1)
+    kinds = rewritten(g.model(g.binary_conv(stem)), *STEPS)
+    assert kinds["StemConv2dPReluToBits"] == 1 and not {"Clip", "LeakyRelu"} & kinds.keys()
+
+
+def test_what_comes_in_another_order_stays_behind_the_stem() -> None:
+    g = GraphBuilder()
+    stem = shifted(g, clipped(g, prelu(g, image_conv(g))))
+    kinds = rewritten(g.model(g.binary_conv(stem)), *STEPS)
+    assert kinds["StemConv2dPRelu"] == 1 and kinds["Clip"] == 1
+
+
+@pytest.mark.parametrize("slope", [np.inf, np.nan])
+def test_a_slope_that_is_no_number_stays(slope: float) -> None:
+    g = GraphBuilder()
+    slopes = g.constant(np.full((CHANNELS, 1, 1), slope, np.float32))
+    kinds = rewritten(g.model(g.binary_conv(g.add("PRelu", image_conv(g), slopes))), *STEPS)
+    assert kinds["PRelu"] == 1
+
+
 def test_another_activation_stays() -> None:
     g = GraphBuilder()
     stem = pooled(g, g.add("Sigmoid", clipped(g, image_conv(g))))

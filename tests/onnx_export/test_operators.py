@@ -34,9 +34,15 @@ NAMES = {
     "StemConv2d",
     "StemConv2dToBits",
     "StemConv2dWithBits",
+    "StemConv2dPRelu",
+    "StemConv2dPReluToBits",
+    "StemConv2dPReluWithBits",
     "StemConv2dInt8",
     "StemConv2dInt8ToBits",
     "StemConv2dInt8WithBits",
+    "StemConv2dInt8PRelu",
+    "StemConv2dInt8PReluToBits",
+    "StemConv2dInt8PReluWithBits",
 }
 
 

@@ -11,7 +11,14 @@ import pytest
 from dirnet_convert.onnx_export.operators import OPERATORS, single_node_model, unpack_bits
 from dirnet_convert.runtime import Kernels, available_isas, load_session
 
-NAMES = ("StemConv2d", "StemConv2dToBits", "StemConv2dWithBits")
+NAMES = (
+    "StemConv2d",
+    "StemConv2dToBits",
+    "StemConv2dWithBits",
+    "StemConv2dPRelu",
+    "StemConv2dPReluToBits",
+    "StemConv2dPReluWithBits",
+)
 # Sums of up to 256 products of numbers about 1, in Winograd's form about ten times a plain sum's rounding.
 TOLERANCE = 5e-4
 
@@ -61,6 +68,7 @@ def tensors(shape: Shape, seed: int, batch: int) -> dict[str, np.ndarray]:
         "X": rng.standard_normal((batch, channels, height, width), np.float32),
         "W": rng.standard_normal((out_channels, channels, shape.kernel, shape.kernel), np.float32),
         "bias": rng.standard_normal(out_channels).astype(np.float32),
+        "slope": rng.uniform(-0.5, 1.5, out_channels).astype(np.float32),
         "threshold": rng.standard_normal(out_channels).astype(np.float32),
     }
 
@@ -68,7 +76,9 @@ def tensors(shape: Shape, seed: int, batch: int) -> dict[str, np.ndarray]:
 def check(
     name: str, inputs: dict[str, np.ndarray], values: dict[str, object], found: list[np.ndarray]
 ) -> None:
-    (expected,) = OPERATORS["StemConv2d"].reference(inputs, values)
+    plain = "StemConv2dPRelu" if "PRelu" in name else "StemConv2d"
+    given = {key: inputs[key] for key in OPERATORS[plain].input_names()}
+    (expected,) = OPERATORS[plain].reference(given, values)
     outputs = dict(zip(OPERATORS[name].output_names(), found, strict=True))
     if "Y" in outputs:
         np.testing.assert_allclose(outputs["Y"], expected, rtol=0, atol=TOLERANCE)
@@ -98,7 +108,7 @@ def test_every_route_gives_the_references_values(name: str, shape: Shape) -> Non
         drawn = tensors(shape, seed, batch)
         inputs = {key: drawn[key] for key in OPERATORS[name].input_names()}
         values = attributes(shape, clip)
-        for constants in (("W", "bias", "threshold"), ()):
+        for constants in (("W", "bias", "slope", "threshold"), ()):
             held = tuple(key for key in constants if key in inputs)
             model = single_node_model(name, inputs, values, constants=held)
             for route, session in sessions(model.SerializeToString()):
@@ -115,9 +125,9 @@ def test_infinities_reach_the_windows_that_hold_them_and_no_other(value: float) 
     inputs["X"][0, 0, 11, 13] = value
     inputs["W"] = np.abs(inputs["W"])
     values = attributes(shape, (-4.0, 4.0))
-    (expected,) = OPERATORS["StemConv2d"].reference(inputs, values)
-    assert np.isfinite(expected).all()
     given = {key: inputs[key] for key in OPERATORS["StemConv2d"].input_names()}
+    (expected,) = OPERATORS["StemConv2d"].reference(given, values)
+    assert np.isfinite(expected).all()
     model = single_node_model("StemConv2d", given, values, constants=("W", "bias"))
     for route, session in sessions(model.SerializeToString()):
         (found,) = session.run(None, {"X": inputs["X"]})

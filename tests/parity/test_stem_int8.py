@@ -8,7 +8,14 @@ import pytest
 from dirnet_convert.onnx_export.operators import OPERATORS, single_node_model
 from tests.parity.test_stem import SHAPES, Shape, attributes, sessions
 
-NAMES = ("StemConv2dInt8", "StemConv2dInt8ToBits", "StemConv2dInt8WithBits")
+NAMES = (
+    "StemConv2dInt8",
+    "StemConv2dInt8ToBits",
+    "StemConv2dInt8WithBits",
+    "StemConv2dInt8PRelu",
+    "StemConv2dInt8PReluToBits",
+    "StemConv2dInt8PReluWithBits",
+)
 ZERO_POINTS = (0, 255, 117)
 
 
@@ -21,13 +28,14 @@ def tensors(shape: Shape, seed: int, batch: int) -> dict[str, np.ndarray]:
         "W": rng.integers(-127, 128, (out_channels, channels, shape.kernel, shape.kernel), np.int8),
         "scale": rng.uniform(-1e-3, 1e-3, out_channels).astype(np.float32),
         "bias": rng.standard_normal(out_channels).astype(np.float32),
+        "slope": rng.uniform(-0.5, 1.5, out_channels).astype(np.float32),
         "threshold": rng.standard_normal(out_channels).astype(np.float32),
     }
 
 
 def check(name: str, inputs: dict[str, np.ndarray], values: dict[str, object], held: tuple[str, ...]) -> None:
-    expected = OPERATORS[name].reference(inputs, values)
     given = {key: inputs[key] for key in OPERATORS[name].input_names()}
+    expected = OPERATORS[name].reference(given, values)
     constants = tuple(key for key in held if key in given)
     model = single_node_model(name, given, values, constants=constants)
     for route, session in sessions(model.SerializeToString()):
@@ -46,7 +54,7 @@ def test_every_route_gives_the_references_bits(name: str, shape: Shape) -> None:
         clip = (-np.inf, np.inf) if seed % 2 else (-1.0, 1.5)
         inputs = tensors(shape, seed, batch)
         values = attributes(shape, clip) | {"input_scale": 0.031, "input_zero_point": zero_point}
-        for held in (("W", "scale", "bias", "threshold"), ()):
+        for held in (("W", "scale", "bias", "slope", "threshold"), ()):
             check(name, inputs, values, held)
 
 
@@ -61,4 +69,4 @@ def test_pixels_that_are_no_numbers_infinite_or_between_two_bytes(zero_point: in
         "input_scale": 0.5,
         "input_zero_point": zero_point,
     }
-    check("StemConv2dInt8WithBits", inputs, values, ("W", "scale", "bias", "threshold"))
+    check("StemConv2dInt8PReluWithBits", inputs, values, ("W", "scale", "bias", "slope", "threshold"))

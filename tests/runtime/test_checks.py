@@ -234,21 +234,27 @@ STEM = {
         ({"X": (1, 3, 8)}, {}, "'X' has shape (1, 3, 8)"),
         ({"X": (1, 4, 8, 8)}, {}, "'X' has shape (1, 4, 8, 8)"),
         ({"X": (1, 3, 1, 8)}, {}, "'X' holds images of 1 x 8, too small for the kernel and the window"),
+        (
+            {"X": (1, 3, 8, 1)},
+            {"pads": [1, 0, 1, 0], "pool_kernel_shape": [3, 3], "pool_pads": [1, 1, 1, 1]},
+            "'X' holds images of 8 x 1, too small for the kernel and the window",
+        ),
         ({"W": (5, 3, 3, 2)}, {}, "'W' has shape (5, 3, 3, 2)"),
         ({"W": (0, 3, 3, 3), "bias": (0,)}, {}, "'W' has shape (0, 3, 3, 3)"),
         ({"bias": (4,)}, {}, "'bias' has shape (4)"),
+        ({"slope": (6,)}, {}, "'slope' has shape (6)"),
         ({"threshold": (6,)}, {}, "'threshold' has shape (6)"),
         ({}, {"pool_pads": [0, 2, 0, 0]}, "'pool_pads' holds 2, which is not smaller than the window"),
         ({}, {"pool_strides": [0, 1]}, "'pool_strides' holds 0"),
         ({}, {"clip_min": float("nan")}, "'clip_min' is not a number"),
     ],
 )
-@pytest.mark.parametrize("constants", [(), ("W", "bias", "threshold")])
+@pytest.mark.parametrize("constants", [(), ("W", "bias", "slope", "threshold")])
 def test_stem(build, shapes, change, sentence, constants):
-    usual = {"X": (1, 3, 8, 8), "W": (5, 3, 3, 3), "bias": (5,), "threshold": (5,)}
+    usual = {"X": (1, 3, 8, 8), "W": (5, 3, 3, 3), "bias": (5,), "slope": (5,), "threshold": (5,)}
     values = {name: np.zeros(shape, np.float32) for name, shape in (usual | shapes).items()}
-    model = build(values, STEM | change, operator="StemConv2dWithBits", constants=constants)
-    with pytest.raises(Exception, match="StemConv2dWithBits") as failure:
+    model = build(values, STEM | change, operator="StemConv2dPReluWithBits", constants=constants)
+    with pytest.raises(Exception, match="StemConv2dPReluWithBits") as failure:
         load_session(model).run(None, {k: v for k, v in values.items() if k not in constants})
     assert sentence in str(failure.value)
 

@@ -32,6 +32,13 @@ class Stem(enum.Enum):
     INT8 = "int8"
 
 
+class StemActivation(enum.Enum):
+    """What a stem's sums go through before they are pooled."""
+
+    CLIP = "clip"
+    PRELU = "clip and PReLU"
+
+
 class Output(enum.Enum):
     """What leaves a convolution: floats, bits, or both."""
 
@@ -44,18 +51,33 @@ def _words(b: BodyBuilder, channels: str) -> str:
     return b.add("Div", b.add("Add", channels, b.int64([63])), b.int64([64]))
 
 
-def _unpack(b: BodyBuilder, words: str, channels: str, rank: int | None, one: int) -> str:
-    """Unpack words (..., Cw) to bytes (..., C): ``one`` for a 1 and zero for a 0.
+def _zeros_and_ones(b: BodyBuilder) -> str:
+    """Return the eight bits (256, 8) of each byte, the lowest first.
 
-    A word is eight bytes, and a table of 256 rows turns a byte into its eight bits: one copy of 8 bytes for
-    each 8 channels instead of five passes over 8 bytes for each channel.
+    Computed when the model is loaded: the table itself would be the largest part of a small network's bodies.
+    """
+    values = b.constant(np.arange(256, dtype=np.uint8)[:, None])
+    places = b.constant(np.arange(8, dtype=np.uint8))
+    return b.add(
+        "BitwiseAnd", b.add("BitShift", values, places, direction="RIGHT"), b.constant(np.array(1, np.uint8))
+    )
+
+
+def _zeros_and_twos(b: BodyBuilder) -> str:
+    """Return -1 and +1 (256, 8) as bytes with zero point 1, for each bit of each byte."""
+    return b.add("BitShift", _zeros_and_ones(b), b.constant(np.array(1, np.uint8)), direction="LEFT")
+
+
+def _unpack(b: BodyBuilder, words: str, channels: str, rank: int | None, table: str) -> str:
+    """Unpack words (..., Cw) to bytes (..., C).
+
+    A word is eight bytes, and a table of 256 rows turns a byte into what its eight bits stand for: one copy
+    of 8 bytes for each 8 channels instead of five passes over 8 bytes for each channel.
     """
     shifts = b.constant(np.arange(0, 64, 8, dtype=np.uint64))
     spread = b.add("BitShift", b.add("Unsqueeze", words, b.int64([-1])), shifts, direction="RIGHT")
     octets = b.add("BitwiseAnd", spread, b.constant(np.array(255, np.uint64)))
-    values = np.arange(256, dtype=np.uint8)[:, None]
-    table = np.unpackbits(values, axis=1, bitorder="little") * np.uint8(one)
-    bits = b.add("Gather", b.constant(table), b.add("Cast", octets, to=onnx.TensorProto.INT32), axis=0)
+    bits = b.add("Gather", table, b.add("Cast", octets, to=onnx.TensorProto.INT32), axis=0)
     padded = b.add("Mul", _words(b, channels), b.int64([64]))
     # In a shape for Reshape a 0 copies the axis from the input, which also serves an empty batch.
     leading = b.add("Shape", words, start=0, end=-1) if rank is None else b.int64([0] * (rank - 1))
@@ -95,21 +117,26 @@ def _dot(b: BodyBuilder) -> str:
     channels = b.attribute_int("channels")
     group_channels = b.add("Div", channels, b.attribute_int("group"))
     one = b.constant(np.array(1, np.uint8))
-    x = b.add("Transpose", _unpack(b, "B", channels, 4, 2), perm=[0, 3, 1, 2])
-    w = b.add("Transpose", _unpack(b, "W", group_channels, 4, 2), perm=[0, 3, 1, 2])
+    signs = _zeros_and_twos(b)
+    x = b.add("Transpose", _unpack(b, "B", channels, 4, signs), perm=[0, 3, 1, 2])
+    w = b.add("Transpose", _unpack(b, "W", group_channels, 4, signs), perm=[0, 3, 1, 2])
     dot = b.add("ConvInteger", x, w, one, one, references=(*_WINDOW, "group"))
     return b.add("Cast", b.add("Transpose", dot, perm=[0, 2, 3, 1]), to=onnx.TensorProto.FLOAT)
 
 
+def _prelu(b: BodyBuilder, v: str, slope: str, output: str | None = None) -> str:
+    # For a finite slope, max(v, 0) + slope * min(v, 0) has one term of zero, so nothing rounds: it is PReLU,
+    # several times faster than ONNX Runtime's PRelu or Where. None of these operators keeps a zero's sign.
+    zero = b.constant(np.array(0, np.float32))
+    below = b.add("Mul", b.add("Min", v, zero), slope)
+    return b.add("Add", b.add("Max", v, zero), below, output=output)
+
+
 def _activation(b: BodyBuilder, v: str, output: str | None) -> str:
-    # Max and Min pass a NaN on in every ONNX Runtime build; Clip leaves that to the processor. For a finite
-    # slope, max(v, 0) + slope * min(v, 0) has one term of zero, so nothing rounds: it is PReLU, several times
-    # faster than ONNX Runtime's PRelu or Where. None of these operators keeps the sign of a zero.
+    # Max and Min pass a NaN on in every ONNX Runtime build; Clip leaves that to the processor.
     v = b.add("Max", v, b.attribute_float("clip_min"))
     v = b.add("Min", v, b.attribute_float("clip_max"))
-    zero = b.constant(np.array(0, np.float32))
-    below = b.add("Mul", b.add("Min", v, zero), "slope")
-    return b.add("Add", b.add("Max", v, zero), below, output=output)
+    return _prelu(b, v, "slope", output)
 
 
 def binarize() -> list[onnx.NodeProto]:
@@ -172,7 +199,7 @@ def binary_max_pool2d() -> list[onnx.NodeProto]:
     b = BodyBuilder()
     channels = b.attribute_int("channels")
     # Zero bits around the image change no OR.
-    padded = b.add("Pad", _unpack(b, "B", channels, 4, 1), _pool_padding(b))
+    padded = b.add("Pad", _unpack(b, "B", channels, 4, _zeros_and_ones(b)), _pool_padding(b))
     image = b.add("Transpose", padded, perm=[0, 3, 1, 2])
     pooled = b.add("MaxPool", image, references=("kernel_shape", "strides", "dilations"))
     mask = b.add("Cast", b.add("Transpose", pooled, perm=[0, 2, 3, 1]), to=onnx.TensorProto.BOOL)
@@ -200,7 +227,7 @@ def _int8_convolution(b: BodyBuilder) -> str:
     return b.add("Add", scaled, b.add("Reshape", "bias", per_channel))
 
 
-def stem_conv2d(stem: Stem, output: Output) -> list[onnx.NodeProto]:
+def stem_conv2d(stem: Stem, activation: StemActivation, output: Output) -> list[onnx.NodeProto]:
     """Return the body of a stem."""
     b = BodyBuilder()
     if stem is Stem.INT8:
@@ -208,6 +235,8 @@ def stem_conv2d(stem: Stem, output: Output) -> list[onnx.NodeProto]:
     else:
         v = b.add("Conv", "X", "W", "bias", references=("kernel_shape", "strides", "pads"))
     v = b.add("Clip", v, b.attribute_float("clip_min"), b.attribute_float("clip_max"))
+    if activation is StemActivation.PRELU:
+        v = _prelu(b, v, b.add("Reshape", "slope", b.int64([-1, 1, 1])))
     v = b.add("MaxPool", v, references=("kernel_shape", "strides", "pads"), prefix="pool_")
     y = b.add("Transpose", v, perm=[0, 2, 3, 1], output=None if output is Output.BITS else "Y")
     if output is not Output.FLOAT:
@@ -220,8 +249,9 @@ def binary_gemm() -> list[onnx.NodeProto]:
     b = BodyBuilder()
     channels = b.attribute_int("channels")
     one = b.constant(np.array(1, np.uint8))
-    x = _unpack(b, "B", channels, None, 2)
-    w = b.add("Transpose", _unpack(b, "W", channels, 2, 2), perm=[1, 0])
+    signs = _zeros_and_twos(b)
+    x = _unpack(b, "B", channels, None, signs)
+    w = b.add("Transpose", _unpack(b, "W", channels, 2, signs), perm=[1, 0])
     dot = b.add("Cast", b.add("MatMulInteger", x, w, one, one), to=onnx.TensorProto.FLOAT)
     b.add("Add", b.add("Mul", dot, "scale"), "bias", output="Y")
     return b.nodes

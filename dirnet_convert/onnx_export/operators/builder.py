@@ -26,6 +26,7 @@ class BodyBuilder:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self._count = 0
+        self._constants: dict[bytes, str] = {}
 
     def _fresh_name(self) -> str:
         name = f"v{self._count}"
@@ -59,8 +60,12 @@ class BodyBuilder:
         return names
 
     def constant(self, value: np.ndarray) -> str:
-        """Append a constant."""
-        return self.add("Constant", value=onnx.numpy_helper.from_array(value))
+        """Append a constant, or find it where an equal one is there: each costs bytes in every file."""
+        tensor = onnx.numpy_helper.from_array(value)
+        key = tensor.SerializeToString(deterministic=True)
+        if key not in self._constants:
+            self._constants[key] = self.add("Constant", value=tensor)
+        return self._constants[key]
 
     def int64(self, values: list[int]) -> str:
         """Append a constant list of 64-bit integers, for shapes and axes."""

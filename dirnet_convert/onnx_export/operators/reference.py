@@ -145,6 +145,9 @@ def _stem(inputs: Inputs, attributes: Attributes) -> np.ndarray:
     low, high = np.float32(attributes["clip_min"]), np.float32(attributes["clip_max"])
     v = np.where(v < low, low, v)
     v = np.where(v > high, high, v)
+    if "slope" in inputs:
+        with np.errstate(all="ignore"):
+            v = np.where(v < 0, inputs["slope"] * v, v)
     top, left, bottom, right = attributes["pool_pads"]
     padded = np.pad(v, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=-np.inf)
     windows = np.lib.stride_tricks.sliding_window_view(padded, attributes["pool_kernel_shape"], (1, 2))
@@ -153,7 +156,7 @@ def _stem(inputs: Inputs, attributes: Attributes) -> np.ndarray:
 
 
 def stem_conv2d(inputs: Inputs, attributes: Attributes) -> tuple[np.ndarray, ...]:
-    """Y = max pooling of clip(convolution + bias); a padded place of the window is left out, and NaN too."""
+    """Y = max pooling of [PReLU of] clip(convolution + bias); padded places and NaN are left out."""
     return (_stem(inputs, attributes),)
 
 

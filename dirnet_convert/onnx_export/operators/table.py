@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from dirnet_convert.onnx_export.operators import body, reference
 from dirnet_convert.onnx_export.operators.spec import (
     AttributeKind,
@@ -101,17 +103,19 @@ _STEM_ATTRIBUTES = {
 }
 
 
-def _stem(stem: body.Stem, output: body.Output) -> OperatorSpec:
+def _stem(stem: body.Stem, activation: body.StemActivation, output: body.Output) -> OperatorSpec:
     suffix, outputs, _, result = _OUTPUTS[output]
     name, summary = _STEM_SUMMARIES[stem]
+    has_slope = activation is body.StemActivation.PRELU
+    inputs = _STEM_INPUTS[stem] + ((_SLOPE,) if has_slope else ())
     return OperatorSpec(
-        name=f"{name}{suffix}",
-        summary=f"{summary}, bias, clip and max pooling: {result}.",
-        inputs=_STEM_INPUTS[stem] + (() if output is body.Output.FLOAT else (_THRESHOLD,)),
+        name=f"{name}{'PRelu' if has_slope else ''}{suffix}",
+        summary=f"{summary}, bias, {activation.value}, max pooling: {result}.",
+        inputs=inputs + (() if output is body.Output.FLOAT else (_THRESHOLD,)),
         outputs=outputs,
         attributes=_STEM_ATTRIBUTES[stem],
         reference=_STEM_MEANINGS[output],
-        build_body=lambda: body.stem_conv2d(stem, output),
+        build_body=lambda: body.stem_conv2d(stem, activation, output),
     )
 
 
@@ -161,7 +165,10 @@ _SPECS = (
         reference=reference.binary_gemm,
         build_body=body.binary_gemm,
     ),
-    *(_stem(stem, output) for stem in body.Stem for output in body.Output),
+    *(
+        _stem(stem, activation, output)
+        for stem, activation, output in itertools.product(body.Stem, body.StemActivation, body.Output)
+    ),
 )
 
 OPERATORS: dict[str, OperatorSpec] = {spec.name: spec for spec in _SPECS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from dirnet_convert.onnx_export.passes.expand_prelu import expand_prelu
 from dirnet_convert.onnx_export.passes.fold_batch_norm import fold_batch_norm
 from dirnet_convert.onnx_export.passes.fuse_bits import fuse_bits
 from dirnet_convert.onnx_export.passes.fuse_epilogue import fuse_epilogue
@@ -15,8 +16,8 @@ from dirnet_convert.onnx_export.passes.merge_binarize import merge_binarize
 from dirnet_convert.onnx_export.passes.merge_slices import merge_slices
 from dirnet_convert.onnx_export.passes.simplify_reshape import simplify_reshape
 
-# Batch normalization first, since it stands between layers and what else fuses; bits last, since a
-# convolution writes the bits of what its epilogue yields.
+# Batch normalization first, since it stands between layers and what else fuses; bits late, since a
+# convolution writes the bits of what its epilogue yields; last what no operator took.
 PASSES = (
     simplify_reshape,
     merge_slices,
@@ -28,6 +29,7 @@ PASSES = (
     fuse_epilogue,
     fuse_stem,
     fuse_bits,
+    expand_prelu,
 )
 
 
@@ -39,6 +41,7 @@ def run_passes(model: ir.Model) -> dict[str, int]:
 __all__ = [
     "PASSES",
     "choose_layout",
+    "expand_prelu",
     "fold_batch_norm",
     "fuse_bits",
     "fuse_epilogue",

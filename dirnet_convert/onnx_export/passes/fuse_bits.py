@@ -18,7 +18,7 @@ from dirnet_convert.onnx_export.ir_tools import (
 )
 from dirnet_convert.onnx_export.operators import DOMAIN
 
-_WITH_BITS = ("BinaryConv2dAct", "BinaryConv2dAddAct", "StemConv2d")
+_WITH_BITS = ("BinaryConv2dAct", "BinaryConv2dAddAct", "StemConv2d", "StemConv2dPRelu")
 
 
 def fuse_bits(model: ir.Model) -> int:

@@ -85,7 +85,7 @@ def _take(e: _Epilogue, value: ir.Value, node: ir.Node) -> bool:
     if activation is not None and not e.is_activated:
         e.clip, e.module = activation, node.metadata_props.get(MODULE_KEY, "")
         return True
-    slope = _slope(node, value, e.bias.size)
+    slope = slope_of(node, value, e.bias.size)
     if slope is not None and e.slope is None:
         e.slope, e.module = slope, node.metadata_props.get(MODULE_KEY, "")
         return True
@@ -120,10 +120,12 @@ def _take_constant(e: _Epilogue, node: ir.Node, vector: np.ndarray) -> bool:
     return True
 
 
-def per_channel(value: ir.Value | None, channels: int) -> np.ndarray | None:
-    """Return a constant as (channels,) where it varies along the last axis at most, else None."""
+def per_channel(value: ir.Value | None, channels: int, axis: int = -1) -> np.ndarray | None:
+    """Return a constant as (channels,) where it varies along ``axis`` (from the end) at most, else None."""
     array = constant(value)
-    if array is None or array.size not in (1, channels) or (array.ndim and array.shape[-1] != array.size):
+    if array is None or array.size not in (1, channels):
+        return None
+    if array.size > 1 and (array.ndim < -axis or array.shape[axis] != array.size):
         return None
     return np.broadcast_to(array.reshape(-1), (channels,)).astype(np.float32)
 
@@ -144,11 +146,12 @@ def clip_range(node: ir.Node, value: ir.Value) -> tuple[float, float] | None:
     return bounds[0], bounds[1]
 
 
-def _slope(node: ir.Node, value: ir.Value, channels: int) -> np.ndarray | None:
+def slope_of(node: ir.Node, value: ir.Value, channels: int, axis: int = -1) -> np.ndarray | None:
+    """Return the slope (channels,) where ``node`` is a PReLU of ``value`` with a constant one, else None."""
     if is_op(node, "LeakyRelu"):
         return np.full(channels, node.attributes.get_float("alpha", 0.01), np.float32)
     if is_op(node, "PRelu") and node.inputs[0] is value:
-        return per_channel(node.inputs[1], channels)
+        return per_channel(node.inputs[1], channels, axis)
     return None
 
 

@@ -1,9 +1,13 @@
-"""The float convolution of the image becomes one operator with its clip, pooling and step to NHWC."""
+"""The float convolution of the image becomes one operator with what follows it and the step to NHWC.
+
+The operator computes v = convolution + bias; v = clip(v, clip_min, clip_max); v = v < 0 ? slope * v : v; then
+the maximum of each window. Only chains in that order are taken.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -23,20 +27,56 @@ from dirnet_convert.onnx_export.ir_tools import (
     sole_consumer,
 )
 from dirnet_convert.onnx_export.operators import DOMAIN
-from dirnet_convert.onnx_export.passes.fuse_epilogue import clip_range
+from dirnet_convert.onnx_export.passes.fuse_epilogue import clip_range, per_channel, slope_of
 
 # With more channels the runtime's own convolution is the better one.
 _MOST_CHANNELS = 4
 _ALONE = {"pool_kernel_shape": [1, 1], "pool_strides": [1, 1], "pool_pads": [0, 0, 0, 0]}
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Chain:
-    """What becomes one operator: ``last`` is the transpose to NHWC."""
+    """What becomes one operator: ``last`` is the value that it stands for, in NHWC where ``is_nhwc``."""
 
-    clip: tuple[float, float]
-    pool: dict[str, list[int]]
-    last: ir.Node
+    bias: np.ndarray
+    last: ir.Value
+    is_nhwc: bool = False
+    clip: tuple[float, float] | None = None
+    slope: np.ndarray | None = None
+    pool: dict[str, list[int]] | None = None
+
+    def take(self, node: ir.Node) -> bool:
+        """Take ``node``, the only reader of ``last``, where its place in the order allows; tell whether."""
+        if is_transpose(node, TO_NHWC) and not self.is_nhwc:
+            self.is_nhwc = True
+            return True
+        if self.pool is not None:
+            return False
+        if is_op(node, "MaxPool") and not self.is_nhwc:
+            self.pool = _pool(node)
+            return self.pool is not None
+        return self._take_activation(node)
+
+    def _take_activation(self, node: ir.Node) -> bool:
+        if self.slope is not None:
+            return False
+        bounds = clip_range(node, self.last)
+        if bounds is not None and self.clip is None:
+            self.clip = bounds
+            return True
+        channels, axis = self.bias.size, -1 if self.is_nhwc else -3
+        self.slope = slope_of(node, self.last, channels, axis)
+        if self.slope is not None:
+            return bool(np.isfinite(self.slope).all())
+        if self.clip is not None or not is_op(node, "Add"):
+            return False
+        other = node.inputs[1] if node.inputs[0] is self.last else node.inputs[0]
+        shift = per_channel(other, channels, axis)
+        if shift is None:
+            return False
+        # (convolution + bias) + shift = convolution + (bias + shift), up to rounding.
+        self.bias = (self.bias.astype(np.float64) + shift).astype(np.float32)
+        return True
 
 
 def fuse_stem(model: ir.Model) -> int:
@@ -68,22 +108,19 @@ def _sees_an_image(conv: ir.Node) -> bool:
 
 
 def _chain(conv: ir.Node) -> _Chain | None:
-    clip, pool = None, None
-    value = conv.outputs[0]
-    while (reader := sole_consumer(value)) is not None:
-        if is_transpose(reader, TO_NHWC):
-            return _Chain(clip or (-math.inf, math.inf), pool or _ALONE, reader)
-        bounds = clip_range(reader, value)
-        if bounds is not None and clip is None and pool is None:
-            clip = bounds
-        elif is_op(reader, "MaxPool") and pool is None:
-            pool = _pool(reader)
-            if pool is None:
-                return None
-        else:
+    channels = constant(conv.inputs[1]).shape[0]
+    bias = np.zeros(channels, np.float32)
+    if len(conv.inputs) > 2 and conv.inputs[2] is not None:
+        bias = constant(conv.inputs[2])
+        if bias is None:
             return None
-        value = reader.outputs[0]
-    return None
+    chain = _Chain(bias, conv.outputs[0])
+    wanted = None
+    while (reader := sole_consumer(chain.last)) is not None and chain.take(reader):
+        chain.last = reader.outputs[0]
+        if chain.is_nhwc:
+            wanted = replace(chain)
+    return wanted
 
 
 def _pool(node: ir.Node) -> dict[str, list[int]] | None:
@@ -104,20 +141,21 @@ def _pool(node: ir.Node) -> dict[str, list[int]] | None:
 
 def _write(graph: ir.Graph, conv: ir.Node, chain: _Chain) -> None:
     weight = constant(conv.inputs[1])
-    bias = conv.inputs[2] if len(conv.inputs) > 2 else None
-    if bias is None:
-        bias = add_constant(graph, f"{conv.name}.bias", np.zeros(weight.shape[0], np.float32))
+    low, high = chain.clip or (-math.inf, math.inf)
     attributes = {
         "kernel_shape": list(weight.shape[2:]),
         "strides": list(ints(conv, "strides", (1, 1))),
         "pads": list(ints(conv, "pads", (0, 0, 0, 0))),
-        **chain.pool,
-        "clip_min": chain.clip[0],
-        "clip_max": chain.clip[1],
+        **(chain.pool or _ALONE),
+        "clip_min": low,
+        "clip_max": high,
     }
-    old = chain.last.outputs[0]
-    output = new_value(old, "stem", old.shape)
-    inputs = [*conv.inputs[:2], bias]
-    node = make_node("StemConv2d", inputs, attributes, [output], like=conv, domain=DOMAIN)
-    graph.insert_before(chain.last, node)
-    replace_output(graph, old, output)
+    inputs = [*conv.inputs[:2], add_constant(graph, f"{conv.name}.bias", chain.bias)]
+    op_type = "StemConv2d"
+    if chain.slope is not None:
+        op_type += "PRelu"
+        inputs.append(add_constant(graph, f"{conv.name}.slope", chain.slope))
+    output = new_value(chain.last, "stem", chain.last.shape)
+    node = make_node(op_type, inputs, attributes, [output], like=conv, domain=DOMAIN)
+    graph.insert_before(chain.last.producer(), node)
+    replace_output(graph, chain.last, output)

@@ -22,7 +22,7 @@ struct StemShape {
   int64_t pool_stride_h, pool_stride_w;
   int64_t pool_top, pool_left, pool_bottom, pool_right;
 
-  int64_t conv_h() const;  // 0 when the kernel does not fit into the padded image
+  int64_t conv_h() const;  // 0 when the kernel does not fit into the padded image; then out_h() is 0, too
   int64_t conv_w() const;
   int64_t out_h() const;
   int64_t out_w() const;
@@ -30,11 +30,13 @@ struct StemShape {
 
 // What happens to a sum, in float32:
 //   v = sum + bias[o];  v = v < clip_min ? clip_min : v;  v = v > clip_max ? clip_max : v;
+//   v = v < 0 ? slope[o] * v : v;
 //   y = the maximum of the window, NaN passed over;  bit = y >= threshold[o]
 // At least one of y and bits is wanted; threshold is set whenever bits is.
 struct StemOutputs {
   float clip_min = -std::numeric_limits<float>::infinity();
   float clip_max = std::numeric_limits<float>::infinity();
+  const float* slope = nullptr;      // (O), null = ones
   const float* threshold = nullptr;  // (O)
   float* y = nullptr;                // (N, Ho, Wo, O), null = no float output
   uint64_t* bits = nullptr;          // (N, Ho, Wo, ceil(O / 64)), null = no bit output

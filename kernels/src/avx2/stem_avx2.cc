@@ -21,6 +21,9 @@ struct Avx2Lanes {
   static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
   static Reg max(Reg a, Reg b) { return _mm256_max_ps(a, b); }
   static Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
+  static Reg prelu(Reg v, Reg slope) {
+    return _mm256_blendv_ps(v, _mm256_mul_ps(v, slope), _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_LT_OQ));
+  }
 };
 
 // Two products of 16 bits to a lane: vpmaddubsw, of bytes, would add them in 16 bits, which overflows.

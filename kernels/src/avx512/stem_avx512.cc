@@ -21,6 +21,9 @@ struct Avx512Lanes {
   static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
   static Reg max(Reg a, Reg b) { return _mm512_max_ps(a, b); }
   static Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
+  static Reg prelu(Reg v, Reg slope) {
+    return _mm512_mask_mul_ps(v, _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ), v, slope);
+  }
 };
 
 // VNNI: four products of an unsigned and a signed byte to a lane in one operation, 16 lanes to a register.

@@ -45,8 +45,8 @@ bool all_finite(const StemShape& s, const float* image, int64_t begin, int64_t e
 // A part of one image: pooled rows [begin, end).
 class Band {
  public:
-  Band(const PackedStem& stem, const StemShape& shape, const StemOutputs& outputs, const float* image,
-       int64_t index, int64_t begin, int64_t end)
+  Band(const PackedStem& stem, const StemShape& shape, const StemOutputs& outputs,
+       const StemEpilogue& epilogue, const float* image, int64_t index, int64_t begin, int64_t end)
       : kernels_(*stem_kernels_of(stem.isa())),
         binarize_(kernels_of(stem.isa())->binarize),
         shape_(shape),
@@ -58,7 +58,6 @@ class Band {
         ring_rows_(std::min(shape.pool_h, shape.conv_h()) + 2 * kWinogradOutputs),
         row_floats_(shape.conv_w() * channels_),
         ring_(static_cast<size_t>((ring_rows_ * row_floats_ + shape.out_w() * channels_)) * sizeof(float)) {
-    const StemEpilogue epilogue{stem.floats(), outputs.clip_min, outputs.clip_max};
     if (stem.is_int8()) {
       int8_.emplace(kernels_, stem, shape, epilogue, image);
     } else if (takes_winograd(shape) && all_finite(shape, image, begin, end)) {
@@ -140,7 +139,9 @@ class Band {
   std::optional<Int8Rows> int8_;
 };
 
+// 0 for nothing, however much padding is around it.
 int64_t extent(int64_t in, int64_t before, int64_t after, int64_t window, int64_t stride) {
+  if (in == 0) return 0;
   const int64_t room = in + before + after - window;
   return room < 0 ? 0 : room / stride + 1;
 }
@@ -158,13 +159,20 @@ bool stem_conv2d(const PackedStem& stem, const float* x, const StemShape& s, con
   if (stem.isa() == Isa::kReference) return reference::stem_conv2d(stem, x, s, outputs);
   const int64_t bands = std::min(s.out_h(), kBands);
   const int64_t height = (s.out_h() + bands - 1) / bands;
+  std::vector<float> slope;
+  if (outputs.slope != nullptr) {
+    slope.assign(outputs.slope, outputs.slope + s.out_c);
+    slope.resize(static_cast<size_t>(padded_channels(s)), 1.0F);
+  }
+  const StemEpilogue epilogue{stem.floats(), slope.empty() ? nullptr : slope.data(), outputs.clip_min,
+                              outputs.clip_max};
   std::atomic<bool> ok{true};
   for_each_item(parallel, s.batch * bands, [&](int64_t item) {
     const int64_t index = item / bands;
     const int64_t begin = item % bands * height;
     const int64_t end = std::min(begin + height, s.out_h());
     if (begin >= end) return;
-    Band band(stem, s, outputs, x + index * s.in_c * s.in_h * s.in_w, index, begin, end);
+    Band band(stem, s, outputs, epilogue, x + index * s.in_c * s.in_h * s.in_w, index, begin, end);
     if (!band.ok()) {
       ok.store(false);
       return;

@@ -1,6 +1,7 @@
 // The stem's micro-kernels, written once over a register type `V` of an ISA:
 //   V::Reg, V::kLanes (divides 16), V::kTiles (Winograd tiles at a time), load, store, set1, add, sub, mul,
-//   fma(a, b, c) = a * b + c, max(a, b) and min(a, b), which give b where the operands are unordered.
+//   fma(a, b, c) = a * b + c, max(a, b) and min(a, b), which give b where the operands are unordered,
+//   prelu(v, slope) = v < 0 ? slope * v : v.
 // Internal linkage on purpose: every ISA's own file includes it and gets its own copy.
 #ifndef DIRNET_SRC_DRIVER_STEM_LANES_H_
 #define DIRNET_SRC_DRIVER_STEM_LANES_H_
@@ -60,16 +61,20 @@ struct StemLanes {
   }
 
   struct Finish {
-    Reg bias, low, high;
+    Reg bias, low, high, slope;
+    bool has_slope;
   };
 
   static DIRNET_INLINE Finish finish_of(const StemEpilogue& e, int64_t channel) {
-    return {V::load(e.bias + channel), V::set1(e.clip_min), V::set1(e.clip_max)};
+    const bool has_slope = e.slope != nullptr;
+    return {V::load(e.bias + channel), V::set1(e.clip_min), V::set1(e.clip_max),
+            has_slope ? V::load(e.slope + channel) : V::set1(1.0F), has_slope};
   }
 
   // What is NaN stays NaN.
   static DIRNET_INLINE Reg finished(Reg sum, const Finish& f) {
-    return V::min(f.high, V::max(f.low, V::add(sum, f.bias)));
+    const Reg v = V::min(f.high, V::max(f.low, V::add(sum, f.bias)));
+    return f.has_slope ? V::prelu(v, f.slope) : v;
   }
 
   // One row of positions, six of them, of T tiles and one register of channels: 6 x T sums in registers, each

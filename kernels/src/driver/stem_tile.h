@@ -14,9 +14,11 @@ constexpr int kWinogradPositions = kWinogradTile * kWinogradTile;
 // Output channels of a stem are padded to a multiple of this, which every ISA's registers divide.
 constexpr int kStemLanes = 16;
 
-// What follows a sum: v = sum + bias, then clipped; bias has as many numbers as there are padded channels.
+// What follows a sum: v = sum + bias, then clipped, then slope * v where it is negative. Bias and slope have
+// as many numbers as there are padded channels.
 struct StemEpilogue {
   const float* bias;
+  const float* slope;  // null for none
   float clip_min;
   float clip_max;
 };

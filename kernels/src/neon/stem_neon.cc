@@ -22,6 +22,7 @@ struct NeonLanes {
   // vmaxq_f32 would make NaN of either operand.
   static Reg max(Reg a, Reg b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
   static Reg min(Reg a, Reg b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+  static Reg prelu(Reg v, Reg slope) { return vbslq_f32(vcltzq_f32(v), vmulq_f32(v, slope), v); }
 };
 
 // One product of 16 bits to a lane, widened as it is added.

@@ -41,6 +41,9 @@ struct PortableLanes {
   static Reg min(const Reg& a, const Reg& b) {
     return each([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
   }
+  static Reg prelu(const Reg& v, const Reg& slope) {
+    return each([&](int i) { return v.lane[i] < 0.0F ? slope.lane[i] * v.lane[i] : v.lane[i]; });
+  }
 };
 
 struct PortableWords {

@@ -64,7 +64,8 @@ float activated(const PackedStem& stem, const float* image, const StemShape& s, 
                                    : static_cast<float>(float_sum(stem, image, s, o, y, x));
   float v = sum + stem.floats()[o];
   v = v < outputs.clip_min ? outputs.clip_min : v;
-  return v > outputs.clip_max ? outputs.clip_max : v;
+  v = v > outputs.clip_max ? outputs.clip_max : v;
+  return outputs.slope != nullptr && v < 0.0F ? outputs.slope[o] * v : v;
 }
 
 }  // namespace
