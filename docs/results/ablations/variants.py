@@ -11,6 +11,7 @@ COMMON = ("finetune.augment=flip_crop", "finetune.precision=bfloat16")
 STE = ("estimator.weights=ste", "estimator.inputs=ste")
 LABELS = ("distill.label_weight=1", "distill.logit_weight=0")
 LOGITS = ("distill.label_weight=0", "distill.logit_weight=1", "distill.temperature=4")
+BOTH = ("distill.label_weight=1", "distill.logit_weight=1", "distill.temperature=4")
 RBD = ("distill.rbd_weight=1",)
 NO_IMB = ("convert.balance_weights=false", "convert.scale_weights=false")
 DTE = ("estimator.weights=dte", "estimator.inputs=dte")
@@ -38,10 +39,18 @@ VARIANTS = (
         )
         for epsilon in ("0", "0.05", "0.1", "0.2")
     ),
+    Variant(
+        "dte_narrow",
+        "DTE's t from 0.67 to 2 instead of 0.1 to 10",
+        (*DTE, "estimator.t_min=0.67", "estimator.t_max=2", *LABELS),
+        "dte0.1",
+    ),
     Variant("rbd", "+ RBD", (*DTE, *LABELS, *RBD), "dte0.1"),
     Variant("logits", "+ logit distillation", (*DTE, *LOGITS, *RBD), "rbd"),
     Variant("no_rbd", "logit distillation alone", (*DTE, *LOGITS), "logits"),
     Variant("polynomial", "polynomial estimator instead of DTE", LOGITS, "no_rbd"),
+    Variant("polynomial_labels", "labels instead of logits", LABELS, "polynomial"),
+    Variant("polynomial_both", "labels beside logits", BOTH, "polynomial"),
     Variant(
         "reste",
         "ReSTE instead of DTE",
