@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Feeds = dict[str, np.ndarray]
 
 DOMAIN = "ai.dirnet"
+# How the operators are named that hold the weights of a binary layer.
+BINARY_LAYERS = ("BinaryConv2d", "BinaryGemm")
 _KERNEL_TIME = "_kernel_time"
 # ONNX Runtime names a convolution that it moves to its blocked layout by the tensor that comes out.
 _BLOCKED = "_nchwc"

@@ -18,7 +18,7 @@ from dirnet_convert.bench.layers import LayerResult
 from dirnet_convert.bench.measure import MAX_OTHER_LOAD, Measurement
 from dirnet_convert.bench.openvino import RivalCheck
 from dirnet_convert.bench.peaks import Peaks
-from dirnet_convert.bench.profile import NodeTime, Profile, module_name
+from dirnet_convert.bench.profile import BINARY_LAYERS, NodeTime, Profile, module_name
 from dirnet_convert.bench.suite import BenchResult, ThreadResult
 from dirnet_convert.files import write_atomic
 from dirnet_convert.recipe import Rest
@@ -116,7 +116,10 @@ def module_times(profiles: dict[EngineKind, Profile]) -> list[tuple[str, float, 
                 totals[node.module] = totals.get(node.module, 0.0) + node.median_ms
         return totals
 
-    binary = sums(tuple(node for node in profiles[EngineKind.BINARY].nodes if node.binary))
+    ours = [node for node in profiles[EngineKind.BINARY].nodes if node.binary]
+    # The stem is float arithmetic, with the pooling and the bits behind it: no layer that one could keep.
+    layers = {node.module for node in ours if node.op.startswith(BINARY_LAYERS)}
+    binary = sums(tuple(node for node in ours if node.module in layers))
     plain = sums(profiles[EngineKind.FP32].nodes)
     return [(module, plain[module], time) for module, time in binary.items() if module in plain]
 

@@ -73,6 +73,17 @@ def test_a_layer_that_lost_inside_the_network_is_named() -> None:
     assert to_json(result)["results"][0]["slower_than_fp32"] == [{"module": "slow", "times_fp32": 0.6}]
 
 
+def test_the_float_stem_is_no_layer_to_keep() -> None:
+    result = benchmark({"stem": 0.5, "fast": 9.0})
+    (part,) = result.results
+    nodes = [
+        dataclasses.replace(node, op="StemConv2dWithBits") if node.module == "stem" else node
+        for node in part.profiles[EngineKind.BINARY].nodes
+    ]
+    profiles = part.profiles | {EngineKind.BINARY: Profile(tuple(nodes))}
+    assert slower_layers(dataclasses.replace(part, profiles=profiles)) == ()
+
+
 def test_a_layer_that_lost_alone_is_named_by_its_module() -> None:
     result = benchmark({"fast": 9.0, "other": 2.0}, (alone("other", 0.75), alone("fast", 4.0)))
     assert [(layer.module, layer.times_fp32) for layer in slower_layers(result.results[0])] == [
