@@ -16,6 +16,7 @@ from dirnet_convert.onnx_export.labels import is_binary_layer, strip_metadata
 from dirnet_convert.onnx_export.modules import export_copy
 from dirnet_convert.onnx_export.operators import DOMAIN, OPERATORS, add_functions
 from dirnet_convert.onnx_export.passes import remaining_transposes, run_passes
+from dirnet_convert.onnx_export.passes.expand_prelu import expand_prelu
 from dirnet_convert.onnx_export.passes.fold_batch_norm import fold_batch_norm
 from dirnet_convert.onnx_export.passes.layout import RemainingTranspose
 from dirnet_convert.onnx_export.passes.simplify_reshape import simplify_reshape
@@ -100,6 +101,8 @@ def run_float_passes(model: ir.Model) -> None:
     """Run the rewrites that a float network gets."""
     simplify_reshape(model)
     fold_batch_norm(model)
+    # The rival of the binary network, in FP32 and INT8, has to be as fast as it can be.
+    expand_prelu(model)
 
 
 def finish(model: ir.Model) -> onnx.ModelProto:

@@ -1,4 +1,5 @@
-// StemConv2d and StemConv2dInt8: X (N, C, H, W) float -> Y (N, Ho, Wo, O) float, its bits, or both.
+// StemConv2d, StemConv2dInt8 and their forms with a PReLU: X (N, C, H, W) float -> Y (N, Ho, Wo, O) float,
+// its bits, or both.
 #include <cmath>
 #include <initializer_list>
 #include <new>

@@ -7,8 +7,8 @@
 
 namespace dirnet::ort {
 
-// Read once where it is a constant of the model: asking ONNX Runtime for a tensor and its shape in every call
-// takes as long as a small layer's arithmetic.
+// Read once where it is a constant of the model: ONNX Runtime makes an object for the type and shape of each
+// tensor that is asked for, which a small layer feels in every call.
 class VectorInput {
  public:
   VectorInput() = default;

@@ -164,6 +164,18 @@ def test_the_float_network_has_no_batch_normalization_left(tmp_path: Path) -> No
     )
 
 
+def test_the_float_network_is_not_slowed_by_the_runtimes_prelu(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.PReLU(4), nn.Flatten()).eval()
+    export_float_onnx(network, torch.zeros(1, 3, 5, 5), tmp_path / "float.onnx")
+    model = onnx.load(tmp_path / "float.onnx")
+    assert [node.op_type for node in model.graph.node] == ["Conv", "Mul", "Max", "Reshape"]
+    x = torch.randn(2, 3, 5, 5)
+    session = load_session(tmp_path / "float.onnx", kernels=Kernels.STOCK)
+    np.testing.assert_allclose(
+        session.run(None, {"input": x.numpy()})[0], network(x).detach().numpy(), atol=1e-6
+    )
+
+
 class _OneByOne(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ the maximum of each window. Only chains in that order are taken.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -36,7 +36,7 @@ _ALONE = {"pool_kernel_shape": [1, 1], "pool_strides": [1, 1], "pool_pads": [0, 
 
 @dataclass
 class _Chain:
-    """What becomes one operator: ``last`` is the value that it stands for, in NHWC where ``is_nhwc``."""
+    """What becomes one operator, whose output takes the place of ``last``, in NHWC where ``is_nhwc``."""
 
     bias: np.ndarray
     last: ir.Value
@@ -55,7 +55,18 @@ class _Chain:
         if is_op(node, "MaxPool") and not self.is_nhwc:
             self.pool = _pool(node)
             return self.pool is not None
-        return self._take_activation(node)
+        return self._take_shift(node) or self._take_activation(node)
+
+    def _take_shift(self, node: ir.Node) -> bool:
+        if self.clip is not None or self.slope is not None or not is_op(node, "Add"):
+            return False
+        other = node.inputs[1] if node.inputs[0] is self.last else node.inputs[0]
+        shift = per_channel(other, self.bias.size, self._channel_axis)
+        if shift is None:
+            return False
+        # (convolution + bias) + shift = convolution + (bias + shift), up to rounding.
+        self.bias = (self.bias.astype(np.float64) + shift).astype(np.float32)
+        return True
 
     def _take_activation(self, node: ir.Node) -> bool:
         if self.slope is not None:
@@ -64,19 +75,15 @@ class _Chain:
         if bounds is not None and self.clip is None:
             self.clip = bounds
             return True
-        channels, axis = self.bias.size, -1 if self.is_nhwc else -3
-        self.slope = slope_of(node, self.last, channels, axis)
-        if self.slope is not None:
-            return bool(np.isfinite(self.slope).all())
-        if self.clip is not None or not is_op(node, "Add"):
+        slope = slope_of(node, self.last, self.bias.size, self._channel_axis)
+        if slope is None or not np.isfinite(slope).all():
             return False
-        other = node.inputs[1] if node.inputs[0] is self.last else node.inputs[0]
-        shift = per_channel(other, channels, axis)
-        if shift is None:
-            return False
-        # (convolution + bias) + shift = convolution + (bias + shift), up to rounding.
-        self.bias = (self.bias.astype(np.float64) + shift).astype(np.float32)
+        self.slope = slope
         return True
+
+    @property
+    def _channel_axis(self) -> int:
+        return -1 if self.is_nhwc else -3
 
 
 def fuse_stem(model: ir.Model) -> int:
@@ -115,12 +122,9 @@ def _chain(conv: ir.Node) -> _Chain | None:
         if bias is None:
             return None
     chain = _Chain(bias, conv.outputs[0])
-    wanted = None
     while (reader := sole_consumer(chain.last)) is not None and chain.take(reader):
         chain.last = reader.outputs[0]
-        if chain.is_nhwc:
-            wanted = replace(chain)
-    return wanted
+    return chain if chain.is_nhwc else None
 
 
 def _pool(node: ir.Node) -> dict[str, list[int]] | None:
