@@ -50,6 +50,7 @@ def command(
 
     from dirnet_convert.cli.allocator import keep_freed_memory
     from dirnet_convert.cli.training_progress import (
+        epochs_words,
         kept_words,
         result_summary,
         score_words,
@@ -82,14 +83,14 @@ def command(
         return
     if result.already_finished:
         console.print(
-            f"This run is trained: {result.epochs} epochs, {score_words(result.scores)}. --epochs "
+            f"This run is trained: {epochs_words(result.epochs)}, {score_words(result.scores)}. --epochs "
             "N goes on to N epochs, --restart begins anew.",
             highlight=False,
             soft_wrap=True,
         )
         return
     console.print(
-        f"Trained {result.epochs} epochs: {score_words(result.scores)} on the test images, "
+        f"Trained {epochs_words(result.epochs)}: {score_words(result.scores)} on the test images, "
         f"{kept_words(result)}. Run: {folder.path}",
         highlight=False,
         soft_wrap=True,

@@ -49,6 +49,7 @@ def command(
 
     from dirnet_convert.cli.allocator import keep_freed_memory
     from dirnet_convert.cli.training_progress import (
+        epochs_words,
         kept_words,
         result_summary,
         score_words,
@@ -120,8 +121,8 @@ def command(
         return
     state = "is trained already" if result.already_finished else "is trained"
     console.print(
-        f"The network {state}: {result.epochs} epochs, {score_words(result.scores)} on the test images, "
-        f"{kept_words(result)}.",
+        f"The network {state}: {epochs_words(result.epochs)}, {score_words(result.scores)} "
+        f"on the test images, {kept_words(result)}.",
         highlight=False,
         soft_wrap=True,
     )

@@ -28,6 +28,11 @@ _SCORES = {
 }
 
 
+def epochs_words(epochs: int) -> str:
+    """Return a training's length for a sentence, such as "1 epoch"."""
+    return "1 epoch" if epochs == 1 else f"{epochs} epochs"
+
+
 def score_words(scores: dict[str, float]) -> str:
     """Return scores as a person reads them, such as "top-1 91.20 %"."""
     return ", ".join(f"{_SCORES[name.partition('_')[2]]} {value:.2f} %" for name, value in scores.items())

@@ -275,7 +275,6 @@ def _download(entry: ModelEntry, classes: int) -> nn.Module:
     except (OSError, urllib.error.URLError, RuntimeError) as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DirnetError(
-            f"The weights of {entry.name} could not be downloaded ({cause}); without a network, save them "
-            f"as a file "
-            "elsewhere and name it with --weights."
+            f"The weights of {entry.name} could not be downloaded ({cause}). Without a connection, save "
+            "them as a file elsewhere and name it with --weights; --weights none begins with random ones."
         ) from error

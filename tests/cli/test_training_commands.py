@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dirnet_convert.cli.training_progress import training_observer
+from dirnet_convert.cli.training_progress import epochs_words, training_observer
 from dirnet_convert.finetune.observer import EpochReport
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +45,10 @@ def test_an_epochs_line_says_where_time_went_only_where_it_matters() -> None:
     assert line in plain and "waiting" not in plain and "held out" not in plain
     assert f"{line}, 20 s of it waiting for images" in _said(data_wait_s=20.0)
     assert "held out top-1 70.00 %  test top-1 61.50 %" in _said(held_out={"holdout_top1_percent": 70.0})
+
+
+def test_one_epoch_is_no_epochs() -> None:
+    assert (epochs_words(0), epochs_words(1), epochs_words(12)) == ("0 epochs", "1 epoch", "12 epochs")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ BOTH = ("distill.label_weight=1", "distill.logit_weight=1", "distill.temperature
 RBD = ("distill.rbd_weight=1",)
 NO_IMB = ("convert.balance_weights=false", "convert.scale_weights=false")
 DTE = ("estimator.weights=dte", "estimator.inputs=dte")
+HARDTANH = "convert.activation=hardtanh"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ VARIANTS = (
         (*DTE, "estimator.t_min=0.67", "estimator.t_max=2", *LABELS),
         "dte0.1",
     ),
+    # DTE's slope ends nowhere while t < 1, so that something in front of sign() has to bound its input. Hardtanh
+    # does, as in the paper's networks; the common RPReLU doesn't.
+    Variant("imb_hardtanh", "IMB, Hardtanh instead of RPReLU", (*STE, *LABELS, HARDTANH), "imb"),
+    Variant("dte_hardtanh", "+ DTE, epsilon 0.1, with Hardtanh", (*DTE, *LABELS, HARDTANH), "imb_hardtanh"),
+    Variant("rbd_hardtanh", "+ RBD, with Hardtanh", (*DTE, *LABELS, *RBD, HARDTANH), "dte_hardtanh"),
     Variant("rbd", "+ RBD", (*DTE, *LABELS, *RBD), "dte0.1"),
     Variant("logits", "+ logit distillation", (*DTE, *LOGITS, *RBD), "rbd"),
     Variant("no_rbd", "logit distillation alone", (*DTE, *LOGITS), "logits"),
@@ -65,7 +71,7 @@ VARIANTS = (
         "polynomial",
     ),
     Variant("ema", "+ moving average of the weights", (*LOGITS, "finetune.ema_decay=0.999"), "polynomial"),
-    Variant("hardtanh", "Hardtanh instead of RPReLU", (*LOGITS, "convert.activation=hardtanh"), "polynomial"),
+    Variant("hardtanh", "Hardtanh instead of RPReLU", (*LOGITS, HARDTANH), "polynomial"),
     Variant(
         "original_shortcuts",
         "the network's own shortcuts",
