@@ -31,5 +31,7 @@ def ede_derivative(distance: Tensor, t: Tensor, k: Tensor) -> Tensor:
     >>> ede_derivative(torch.tensor([0.0, 1.0]), torch.tensor(1.0), torch.tensor(1.0))
     tensor([1.0000, 0.4200])
     """
-    curve = torch.tanh(t * distance)
-    return k * t * (1.0 - curve * curve)
+    # 1 - tanh(u)^2 = 4e / (1 + e)^2 with e = exp(-2|u|), for either sign of u: a third of the time of a tanh,
+    # and no difference of two numbers near 1, which is all rounding where the slope is small.
+    decay = torch.exp(-2.0 * (t * distance).abs())
+    return 4.0 * k * t * decay / (1.0 + decay).square()

@@ -111,6 +111,20 @@ def test_slope_is_even_and_integrates_to_twice_k() -> None:
         assert torch.trapezoid(slope, x).item() == pytest.approx(2 * k.item(), rel=1e-6)
 
 
+def test_slope_is_right_where_it_is_small() -> None:
+    x = torch.linspace(-40.0, 40.0, 8001)
+    slope = ede_derivative(x, torch.tensor(1.0), torch.tensor(1.0))
+    torch.testing.assert_close(slope.double(), x.double().cosh() ** -2, rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("kind", list(EstimatorKind))
+def test_infinite_values_get_no_gradient(kind: EstimatorKind) -> None:
+    estimator = Estimator(kind)
+    for progress in (0.0, 0.5, 1.0):
+        estimator.set_progress(progress)
+        assert torch.equal(_gradient(estimator, torch.tensor([float("-inf"), float("inf")])), torch.zeros(2))
+
+
 def test_stage_two_begins_where_the_logarithm_says() -> None:
     assert scheduled_t(0.5, 0.1, 10.0) == pytest.approx(1.0)
     assert scheduled_t(2 / 3, 0.01, 10.0) == pytest.approx(1.0)

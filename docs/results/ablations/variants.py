@@ -46,8 +46,8 @@ VARIANTS = (
         (*DTE, "estimator.t_min=0.67", "estimator.t_max=2", *LABELS),
         "dte0.1",
     ),
-    # DTE's slope ends nowhere while t < 1, so that something in front of sign() has to bound its input. Hardtanh
-    # does, as in the paper's networks; the common RPReLU doesn't.
+    # DTE's slope ends nowhere while t < 1, so that something in front of sign() has to bound its input.
+    # Hardtanh does, as in the paper's networks; the common RPReLU doesn't.
     Variant("imb_hardtanh", "IMB, Hardtanh instead of RPReLU", (*STE, *LABELS, HARDTANH), "imb"),
     Variant("dte_hardtanh", "+ DTE, epsilon 0.1, with Hardtanh", (*DTE, *LABELS, HARDTANH), "imb_hardtanh"),
     Variant("rbd_hardtanh", "+ RBD, with Hardtanh", (*DTE, *LABELS, *RBD, HARDTANH), "dte_hardtanh"),
