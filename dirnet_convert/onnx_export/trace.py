@@ -19,6 +19,7 @@ from dirnet_convert.errors import DirnetError
 from dirnet_convert.onnx_export.attention import AttentionOfAnyRank
 from dirnet_convert.onnx_export.ir_tools import is_ours
 from dirnet_convert.onnx_export.labels import name_nodes
+from dirnet_convert.onnx_export.translations import shared_translations
 
 # What every ONNX Runtime since 1.17 runs, and new enough for the operators' bodies.
 OPSET = 20
@@ -110,7 +111,7 @@ def _export(
     dynamic_shapes: tuple[dict, ...] | None,
     outputs: tuple[str, ...],
 ) -> ir.Model:
-    with _quiet(), torch.no_grad(), AttentionOfAnyRank():
+    with _quiet(), torch.no_grad(), AttentionOfAnyRank(), shared_translations(OPSET):
         program = torch.onnx.export(
             network,
             (example,),
