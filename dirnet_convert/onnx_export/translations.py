@@ -1,7 +1,7 @@
 """PyTorch's table of translations to ONNX, made once for a process instead of at every export.
 
-torch.onnx.export reads the sources of some 500 functions to make it, which took one to two seconds here: as long
-as all the rest for a small network.
+torch.onnx.export reads the sources of some 500 functions to make it, which took one to two seconds on a
+server's core: as long as all the rest for a small network.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ except ImportError:
     ONNXRegistry = None
 
 _MAKER = "from_torchlib"
+_MADE_ANEW = inspect.getattr_static(ONNXRegistry, _MAKER, None)
 
 
 @functools.cache
 def translations(opset: int) -> Any | None:
     """Return the table for ``opset``, or None where this PyTorch makes none that could be shared."""
-    make = getattr(ONNXRegistry, _MAKER, None)
-    return None if make is None else make(opset_version=opset)
+    if not isinstance(_MADE_ANEW, classmethod):
+        return None
+    return _MADE_ANEW.__get__(None, ONNXRegistry)(opset_version=opset)
 
 
 @contextlib.contextmanager
@@ -35,9 +37,9 @@ def shared_translations(opset: int) -> Iterator[None]:
     if table is None:
         yield
         return
-    made_anew = inspect.getattr_static(ONNXRegistry, _MAKER)
     setattr(ONNXRegistry, _MAKER, staticmethod(lambda *_, **__: table))
     try:
         yield
     finally:
-        setattr(ONNXRegistry, _MAKER, made_anew)
+        # Not what was there before: that of a thread beside this one, which would then stay.
+        setattr(ONNXRegistry, _MAKER, _MADE_ANEW)

@@ -40,12 +40,21 @@ def test_an_error_inside_leaves_the_exporter_as_it_was() -> None:
     assert ONNXRegistry.from_torchlib(opset_version=OPSET) is not module.translations(OPSET)
 
 
+def test_an_export_that_ends_later_than_another_leaves_nothing_behind() -> None:
+    first, second = shared_translations(OPSET), shared_translations(OPSET)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert ONNXRegistry.from_torchlib(opset_version=OPSET) is not module.translations(OPSET)
+
+
 def test_a_pytorch_without_the_table_exports_the_same_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_table = _export(tmp_path)
     module.translations.cache_clear()
-    monkeypatch.setattr(module, "ONNXRegistry", None)
+    monkeypatch.setattr(module, "_MADE_ANEW", None)
     try:
         assert _export(tmp_path) == with_table
     finally:
