@@ -55,7 +55,7 @@ VARIANTS = (
     Variant("logits", "+ logit distillation", (*DTE, *LOGITS, *RBD), "rbd"),
     Variant("no_rbd", "logit distillation alone", (*DTE, *LOGITS), "logits"),
     Variant("polynomial", "polynomial estimator instead of DTE", LOGITS, "no_rbd"),
-    Variant("ste_logits", "straight-through estimator instead", (*STE, *LOGITS), "polynomial"),
+    Variant("ste_logits", "straight-through instead of polynomial estimator", (*STE, *LOGITS), "polynomial"),
     Variant("polynomial_labels", "labels instead of logits", LABELS, "polynomial"),
     Variant("polynomial_both", "labels beside logits", BOTH, "polynomial"),
     Variant(
