@@ -60,7 +60,7 @@ def power_derivative(distance: Tensor, power: Tensor, window: float = 1.5) -> Te
     """
     magnitude = distance.abs()
     exponent = power.reciprocal()
-    # |x|^p = exp(p * log|x|), at a fraction of a power's time; clamped, as 0 * log(inf) is NaN.
+    # |x|^p = exp(p * log|x|), in half of a power's time; clamped, as 0 * log(inf) is NaN.
     logarithm = magnitude.clamp(POWER_BOUND, max(window, POWER_BOUND)).log()
     slope = exponent * torch.exp((exponent - 1.0) * logarithm)
     return slope * (magnitude <= window)

@@ -15,7 +15,7 @@ from dirnet_convert.coverage.candidates import Candidate
 from dirnet_convert.coverage.trial import Outcome, Stage, TrialResult, seed_of, try_network
 
 _GIGABYTE = 1 << 30
-_PRELOADED = "dirnet_convert.coverage.preload"
+_PRELOADED = (try_network.__module__, "dirnet_convert.coverage.preload")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RunningTrial:
         self._start = time.perf_counter()
         context = multiprocessing.get_context(_start_method())
         if _start_method() == "forkserver":
-            context.set_forkserver_preload([_PRELOADED])
+            context.set_forkserver_preload(list(_PRELOADED))
         self._receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(
             target=_work, args=(candidate.model, limits.memory_gb, sender), daemon=True

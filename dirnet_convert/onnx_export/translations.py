@@ -1,7 +1,7 @@
 """PyTorch's table of translations to ONNX, made once for a process instead of at every export.
 
 torch.onnx.export reads the sources of some 500 functions to make it, which took one to two seconds on a
-server's core: as long as all the rest for a small network.
+server's core.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import functools
 import inspect
 from collections.abc import Iterator
 from typing import Any
+
+# The table holds torchvision's operators, such as a detector's, only if they are there when it is made.
+import torchvision.ops  # noqa: F401
 
 try:
     # PyTorch's own, and the only place where the table is made. Without it exports take longer, no more.

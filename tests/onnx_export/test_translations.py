@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,15 @@ def test_a_pytorch_without_the_table_exports_the_same_file(
         assert _export(tmp_path) == with_table
     finally:
         module.translations.cache_clear()
+
+
+def test_a_table_made_before_anything_else_holds_a_detectors_operators() -> None:
+    # In a process of its own, where no other test has imported torchvision.
+    lines = (
+        "from dirnet_convert.onnx_export.translations import translations",
+        f"print('torchvision::nms' in translations({OPSET}).functions)",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "; ".join(lines)], capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.strip() == "True", done.stderr
