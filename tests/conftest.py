@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -83,16 +84,18 @@ def voc_folder(voc_folder_once: Path, tmp_path: Path) -> Path:
 def voc_folder_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder in VOC's form: 6 training and 3 test images, a bright and a dark square on each."""
     root = tmp_path_factory.mktemp("voc") / "squares"
+    noise = np.random.default_rng(SEED)
     for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / part).mkdir(parents=True)
     for name, count in (("train", 6), ("test", 3)):
         stems = [f"{name}{k}" for k in range(count)]
         (root / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(stems))
         for k, stem in enumerate(stems):
-            image = Image.effect_noise((80, 60), 40).convert("RGB")
+            grey = noise.normal(128, 40, (60, 80)).clip(0, 255).astype(np.uint8)
+            image = Image.fromarray(grey).convert("RGB")
             nodes = ""
-            for label, grey, left, top in (("bright", 255, 4 + 5 * k, 4), ("dark", 0, 40, 5 + 3 * k)):
-                image.paste((grey,) * 3, (left, top, left + 24, top + 24))
+            for label, shade, left, top in (("bright", 255, 4 + 5 * k, 4), ("dark", 0, 40, 5 + 3 * k)):
+                image.paste((shade,) * 3, (left, top, left + 24, top + 24))
                 nodes += (
                     f"<object><name>{label}</name><bndbox><xmin>{left + 1}</xmin><ymin>{top + 1}</ymin>"
                     f"<xmax>{left + 24}</xmax><ymax>{top + 24}</ymax></bndbox></object>"

@@ -27,7 +27,11 @@ _MADE_ANEW = inspect.getattr_static(ONNXRegistry, _MAKER, None)
 
 @functools.cache
 def translations(opset: int) -> Any | None:
-    """Return the table for ``opset``, or None where this PyTorch makes none that could be shared."""
+    """Return the table for ``opset``, or None where this PyTorch makes none that could be shared.
+
+    Operators that are registered later are not in it: those of PyTorch's quantizers, which come with the
+    first compiled network and stand in no network that is converted.
+    """
     if not isinstance(_MADE_ANEW, classmethod):
         return None
     return _MADE_ANEW.__get__(None, ONNXRegistry)(opset_version=opset)
