@@ -90,7 +90,7 @@ def _summary(facts: RunFacts) -> str:
         seconds = [line["seconds"] for line in facts.epochs if isinstance(line.get("seconds"), int | float)]
         rows.append(("Training", f"{sum(seconds) / 60:.1f} minutes, without the tests"))
     if facts.earlier_epochs:
-        rows.append(("Not shown", f"{facts.earlier_epochs} epochs of trainings before this one"))
+        rows.append(("Not shown", f"epochs of trainings before this one: {facts.earlier_epochs}"))
     rows.append(("Versions", ", ".join(f"{name} {version}" for name, version in config.versions.items())))
     return _table((), rows)
 

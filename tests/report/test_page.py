@@ -110,7 +110,7 @@ def test_the_page_shows_what_the_files_say(run: RunFolder) -> None:
         "1.250",
         "8.00",
         "3.0 minutes",
-        "1 epochs of trainings before",
+        "epochs of trainings before this one: 1",
     ):
         assert words in text, words
     for words in ("Loss", "Learning rate", "Share of weights that receive gradient", "Time of an epoch"):
