@@ -19,16 +19,19 @@ _NETWORKS = "test_sweep.py"
 SEED = int(os.environ.get("DIRNET_TEST_SEED", "20240917"))
 
 
+# First, since pytest-xdist reads the groups in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process where several share the work, for they share fixtures; the many
-    networks of one file, which share nothing, may go anywhere."""
+    """In each of several processes, keep a file's tests together where they share the work, for they share
+    fixtures; the many networks of one file, which share nothing, may go anywhere."""
+    if not hasattr(config, "workerinput"):
+        return
     for item in items:
         if item.path.name != _NETWORKS:
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
-    if hasattr(config, "workerinput"):
-        # The longest first and single networks before the short ones, so that all processes end together.
-        long = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: (item.path not in long, item.path.name == _NETWORKS))
+    # The longest first and single networks before the short ones, so that all processes end together.
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in long, item.path.name == _NETWORKS))
 
 
 @pytest.fixture(autouse=True)

@@ -165,7 +165,7 @@ def command(
         print_json(to_json(result))
         return
     console.print(tables(result))
-    console.print(f"Written to {path}", highlight=False)
+    console.print(f"Written to {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _one_of(name: str, known: list[str], option: str) -> str:

@@ -46,7 +46,7 @@ def bench_emulated(run: RunFolder, seed: int, json: bool) -> None:
         print_json(to_json(result))
         return
     console.print(tables(result))
-    console.print(f"Written to {run.emulated_bench_path}", highlight=False)
+    console.print(f"Written to {run.emulated_bench_path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def measure_remote(

@@ -106,7 +106,7 @@ def command(
         print_json({**summary, **dataclasses.asdict(result)})
         return
     title = f"{chosen.path} ({chosen.engine}) on {source.info.name}, {result.images} test images"
-    console.print(title, highlight=False, markup=False)
+    console.print(title, highlight=False, markup=False, soft_wrap=True)
     if isinstance(result, Precision):
         console.print(f"mAP at IoU 0.5 [bold]{result.map50_percent:.2f} %[/bold]", highlight=False)
         console.print(f"mAP at IoU 0.5 to 0.95 {result.map_percent:.2f} %", highlight=False)

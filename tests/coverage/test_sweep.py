@@ -2,7 +2,7 @@
 
 Each network is a test of its own, in a process of its own. Of torchvision's list the smallest network of
 each family runs here, since the others repeat its layers in other numbers and would take three times as long
-as all else; DIRNET_SWEEP=all runs them too.
+as all else, and of timm's what is not one of those again; DIRNET_SWEEP=all runs them too.
 """
 
 from __future__ import annotations
@@ -28,15 +28,26 @@ class KnownFailure(AssertionError):
 
 
 def _chosen() -> Iterator[Entry]:
+    if os.environ.get("DIRNET_SWEEP") == "all":
+        yield from RECORD.entries
+        return
     smallest: dict[str, Entry] = {}
     for entry in RECORD.entries:
-        if entry.candidate.library is Library.TIMM or os.environ.get("DIRNET_SWEEP") == "all":
-            yield entry
-        elif entry.result is not None:
+        if entry.candidate.library is Library.TORCHVISION and entry.result is not None:
             best = smallest.setdefault(entry.candidate.family, entry)
             if entry.result.parameters < best.result.parameters:
                 smallest[entry.candidate.family] = entry
     yield from smallest.values()
+    seen = {_numbers(entry) for entry in smallest.values()}
+    for entry in RECORD.entries:
+        if entry.candidate.library is Library.TIMM and _numbers(entry) not in seen:
+            yield entry
+
+
+def _numbers(entry: Entry) -> tuple[int, ...] | None:
+    """Return what tells networks apart: their parameters, layers and binary layers."""
+    result = entry.result
+    return None if result is None else (result.parameters, result.layers, result.binary_layers)
 
 
 def _parameters() -> list[object]:
