@@ -15,6 +15,7 @@ BOTH = ("distill.label_weight=1", "distill.logit_weight=1", "distill.temperature
 RBD = ("distill.rbd_weight=1",)
 NO_IMB = ("convert.balance_weights=false", "convert.scale_weights=false")
 DTE = ("estimator.weights=dte", "estimator.inputs=dte")
+GRADUAL = ("estimator.gradual_inputs=0.5", "estimator.gradual_weights=0.5")
 HARDTANH = "convert.activation=hardtanh"
 
 
@@ -65,11 +66,30 @@ VARIANTS = (
         "no_rbd",
     ),
     Variant("two_step", "+ two-step training", (*LOGITS, "finetune.inputs_first=0.5"), "polynomial"),
+    Variant("gradual", "+ gradual binarization", (*LOGITS, *GRADUAL), "polynomial"),
     Variant(
+        "gradual_long",
+        "fading over four fifths of the training instead of half",
+        (*LOGITS, "estimator.gradual_inputs=0.8", "estimator.gradual_weights=0.8"),
         "gradual",
-        "+ gradual binarization",
-        (*LOGITS, "estimator.gradual_inputs=0.5", "estimator.gradual_weights=0.5"),
-        "polynomial",
+    ),
+    Variant(
+        "gradual_ste",
+        "straight-through instead of polynomial estimator, gradual",
+        (*STE, *LOGITS, *GRADUAL),
+        "gradual",
+    ),
+    Variant(
+        "gradual_inputs",
+        "only inputs fade",
+        (*LOGITS, "estimator.gradual_inputs=0.5"),
+        "gradual",
+    ),
+    Variant(
+        "gradual_weights",
+        "only weights fade",
+        (*LOGITS, "estimator.gradual_weights=0.5"),
+        "gradual",
     ),
     Variant("ema", "+ moving average of the weights", (*LOGITS, "finetune.ema_decay=0.999"), "polynomial"),
     Variant("hardtanh", "Hardtanh instead of RPReLU", (*LOGITS, HARDTANH), "polynomial"),
