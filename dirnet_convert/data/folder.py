@@ -85,7 +85,7 @@ def _two_splits(root: Path) -> tuple[tuple[str, ...], FileSplit, FileSplit]:
     test_root = next((root / name for name in TEST_NAMES if (root / name).is_dir()), None)
     if test_root is None:
         raise UsageError(
-            f"{root} has train/ but neither {', '.join(f'{name}/' for name in TEST_NAMES)}; add one."
+            f"{root} has train/ but none of {', '.join(f'{name}/' for name in TEST_NAMES)}; add one."
         )
     train, test = class_folders(root / "train"), class_folders(test_root)
     names = tuple(path.name for path in train)
