@@ -74,6 +74,12 @@ VARIANTS = (
         "gradual",
     ),
     Variant(
+        "gradual_short",
+        "fading over a quarter of the training instead of half",
+        (*LOGITS, "estimator.gradual_inputs=0.25", "estimator.gradual_weights=0.25"),
+        "gradual",
+    ),
+    Variant(
         "gradual_ste",
         "straight-through instead of polynomial estimator, gradual",
         (*STE, *LOGITS, *GRADUAL),
