@@ -43,7 +43,10 @@ def train_transform(size: int, augment: AugmentKind) -> v2.Transform:
 
 
 def augment_batch(images: Tensor, augment: AugmentKind, generator: torch.Generator, mirror: bool) -> Tensor:
-    """Augment a whole batch of small uint8 images (N, C, H, W) at once; ``mirror`` False leaves flips out."""
+    """Augment a whole batch of small uint8 images (N, C, H, W) at once; ``mirror`` False leaves flips out.
+
+    Random choices are drawn on the processor, so that they are the same wherever the images are.
+    """
     match augment:
         case AugmentKind.NONE:
             return images
@@ -64,7 +67,7 @@ def resize_batch(images: Tensor, size: int) -> Tensor:
 
 
 def _flipped(images: Tensor, generator: torch.Generator) -> Tensor:
-    chosen = torch.rand(len(images), generator=generator) < 0.5
+    chosen = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
     return torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
@@ -73,8 +76,8 @@ def _shifted(images: Tensor, padding: int, generator: torch.Generator) -> Tensor
     padded = torch.nn.functional.pad(images, (padding,) * 4)
     # (N, C, 2p+1, 2p+1, H, W) is a view of every window; one is taken for each image.
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-    top, left = torch.randint(2 * padding + 1, (2, count), generator=generator)
-    return windows[torch.arange(count), :, top, left]
+    top, left = torch.randint(2 * padding + 1, (2, count), generator=generator).to(images.device)
+    return windows[torch.arange(count, device=images.device), :, top, left]
 
 
 def _resized_crops(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -63,6 +63,8 @@ class DetectionSource(ImageSource):
             batch_size=None,
             shuffle=False,
             num_workers=self._workers,
+            # From pinned memory an accelerator takes a batch while it computes.
+            pin_memory=self.device.type == "cuda",
             # Without its own generator a loader draws from torch's, which a resumed run must find untouched.
             generator=torch.Generator().manual_seed(seed),
         )

@@ -8,6 +8,7 @@ import enum
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -113,6 +114,21 @@ class ImageSource(abc.ABC):
 
         Randomness must depend only on ``seed``, the batch's number (counted from ``first``) and the position.
         """
+
+    def on(self, device: torch.device) -> Self:
+        """Return the same source with its batches' images on ``device``; labels stay.
+
+        What lies in memory moves there once. Other pixels travel as bytes and are normalized where they
+        arrive. Random choices do not depend on the device.
+        """
+        moved = copy.copy(self)
+        moved._mean, moved._std = self._mean.to(device), self._std.to(device)
+        return moved
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images of its batches are."""
+        return self._mean.device
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -243,7 +259,8 @@ class ImageSource(abc.ABC):
         return {split: spread(len(self._labels(split)), limit) for split, limit in limits.items()}
 
     def _normalize(self, images: Tensor) -> Tensor:
-        return images.to(torch.float32).div_(255.0).sub_(self._mean).div_(self._std)
+        pixels = images.to(self.device, non_blocking=True)
+        return pixels.to(torch.float32).div_(255.0).sub_(self._mean).div_(self._std)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""Small data sets that lie in memory whole, augmented a batch at a time."""
+"""Small data sets that lie in memory, a processor's or an accelerator's; augmented a batch at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -31,6 +32,13 @@ class TensorSource(ImageSource):
         self._splits = {Split.TRAIN: train, Split.TEST: test}
         self._mirror = mirror
 
+    def on(self, device: torch.device) -> Self:
+        moved = super().on(device)
+        moved._splits = {
+            split: replace(data, images=data.images.to(device)) for split, data in self._splits.items()
+        }
+        return moved
+
     def _labels(self, split: Split) -> Tensor:
         return self._splits[split].labels
 
@@ -45,7 +53,7 @@ class TensorSource(ImageSource):
         data = self._splits[split]
         for number, positions in enumerate(batches, first):
             chosen = torch.tensor(positions, dtype=torch.int64)
-            images = data.images[chosen]
+            images = data.images[chosen.to(self.device)]
             if augment is not None:
                 generator = torch.Generator().manual_seed(mixed_seed(seed, number))
                 images = augment_batch(images, augment, generator, self._mirror)

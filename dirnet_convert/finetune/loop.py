@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,7 +59,7 @@ def train(job: TrainJob, observer: TrainObserver | None = None) -> TrainResult:
         StoppedError: Ctrl-C; a checkpoint was written.
     """
     observer = observer or SilentObserver()
-    job, held_out = part_training_images(job)
+    job, held_out = part_training_images(replace(job, data=job.data.on(job.ranks.device)))
     saved = accept_job(job)
     task = task_of(job)
     state = TrainState(job)
@@ -116,7 +116,6 @@ def _train_epoch(training: _Training) -> torch.Tensor:
         )
     )
     for images, labels in batches:
-        images = images.to(state.device)
         loss = _one_step(training, images, training.task.moved(labels, state.device))
         now = time.perf_counter()
         state.sums.seconds = seconds_before + now - begun

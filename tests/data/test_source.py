@@ -154,3 +154,28 @@ def test_the_parts_of_the_test_images_are_all_of_them_once(source: ImageSource) 
         source._positions(Split.TEST, 0)
     )
     assert source.test_share(Shard(0, 10_000)).test_size == source.test_size
+
+
+@pytest.mark.parametrize("augment", list(AugmentKind))
+def test_batches_come_from_the_device_that_is_asked_for(source: ImageSource, augment: AugmentKind) -> None:
+    # The meta device is on every machine.
+    moved = source.on(torch.device("meta"))
+    for images, labels in (
+        next(moved.train_batches(4, augment, SEED, 0)),
+        next(moved.test_batches(4)),
+    ):
+        assert images.device.type == "meta" and images.dtype == torch.float32
+        assert images.shape == (4, 3, source.info.image_size, source.info.image_size)
+        assert labels.device.type == "cpu"
+    assert next(source.train_batches(4, augment, SEED, 0))[0].device.type == "cpu"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no accelerator")
+def test_an_accelerator_sees_the_processor_s_batches() -> None:
+    source = open_data(DataOptions("digits"))
+    moved = source.on(torch.device("cuda"))
+    for augment in AugmentKind:
+        images, labels = next(source.train_batches(4, augment, SEED, 0))
+        there, labels_there = next(moved.train_batches(4, augment, SEED, 0))
+        torch.testing.assert_close(there.cpu(), images)
+        assert torch.equal(labels, labels_there)
