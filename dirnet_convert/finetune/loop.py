@@ -22,6 +22,7 @@ from dirnet_convert.finetune.observer import EpochReport, SilentObserver, StepRe
 from dirnet_convert.finetune.random_states import put_random_states, take_random_states
 from dirnet_convert.finetune.schedule import (
     clip_weights,
+    fading_note,
     observe_distributions,
     part_progress,
     receiving_shares,
@@ -76,8 +77,10 @@ def train(job: TrainJob, observer: TrainObserver | None = None) -> TrainResult:
     if state.step >= state.total_steps:
         return _result(job, task, state, 0.0, already_finished=True)
     step = _step_function(job, task, observer)
-    for sentence in job.data.notes:
-        observer.note(sentence)
+    fading = "" if job.estimator is None else fading_note(job.estimator, job.options)
+    for sentence in (*job.data.notes, fading):
+        if sentence:
+            observer.note(sentence)
     started = time.perf_counter()
     observer.started(state.step, state.total_steps, job.options.epochs)
     try:

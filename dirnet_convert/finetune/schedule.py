@@ -80,6 +80,18 @@ def set_estimator_progress(model: nn.Module, step: int, first: int, total: int) 
         layer.input_estimator.set_progress(fraction, blend=1.0 if 0 < first <= step else None)
 
 
+def fading_note(options: EstimatorOptions, train: TrainOptions) -> str:
+    """Return what a person should know of a training in which real values fade into signs, or nothing."""
+    share = max(options.gradual_weights, options.gradual_inputs)
+    if share == 0.0:
+        return ""
+    whole = "each part of the training" if train.inputs_first > 0.0 else "the training"
+    return (
+        f"Real values fade into signs over the first {100 * share:g} % of {whole}; the test "
+        "accuracy is that of the binary network all along, and may stay near chance until then."
+    )
+
+
 def clip_weights(model: nn.Module, options: EstimatorOptions, fraction: float) -> None:
     """Hold the latent weights of ``model``'s binary layers as ``options.clip`` says."""
     if options.clip is not WeightClip.NONE:

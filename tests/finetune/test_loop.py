@@ -231,8 +231,10 @@ def test_trains_a_network_without_teacher_or_binary_layers(tiny: ModuleType, tmp
         distill=PLAIN,
         estimator=None,
     )
-    train(job)
+    recorder = _Recorder()
+    train(job, recorder)
     row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert recorder.notes == []
     assert row["stage"] == "pretrain" and row["t"] is None and row["rbd_loss"] == 0
 
 
@@ -243,7 +245,8 @@ def test_without_a_compiler_training_goes_on_and_says_so(
     recorder = _Recorder()
     options = dataclasses.replace(tiny.OPTIONS, compile=True)
     train(tiny.tiny_job(tmp_path / "a", options=options), recorder)
-    assert len(recorder.notes) == 1 and "compiler" in recorder.notes[0]
+    assert len(recorder.notes) == 2 and "compiler" in recorder.notes[0]
+    assert "over the first 30 % of the training" in recorder.notes[1]
     train(tiny.tiny_job(tmp_path / "b"))
     a, b = _weights(tmp_path / "a"), _weights(tmp_path / "b")
     assert all(torch.equal(a[name], b[name]) for name in a)

@@ -17,6 +17,7 @@ from dirnet_convert.finetune.optimizer import build_average, build_optimizer
 from dirnet_convert.finetune.schedule import (
     RateSchedule,
     clip_weights,
+    fading_note,
     let_weights_begin_real,
     observe_distributions,
     receiving_shares,
@@ -196,6 +197,13 @@ def test_shares_that_receive_gradient_are_those_of_each_layers_own_values(tiny: 
     weights = network.conv1.standardized_weight().detach()
     assert shares[0].weights == pytest.approx(float((weights.abs() <= 0.3).float().mean()))
     assert 0 < shares[0].weights < 1
+
+
+def test_a_fading_training_says_what_its_test_accuracy_is() -> None:
+    plain, fading = EstimatorOptions(), EstimatorOptions(gradual_weights=0.125, gradual_inputs=0.25)
+    assert fading_note(plain, TrainOptions()) == ""
+    assert "the first 25 % of the training;" in fading_note(fading, TrainOptions())
+    assert "the first 25 % of each part" in fading_note(fading, TrainOptions(inputs_first=0.5))
 
 
 def test_progress_reaches_every_estimator(tiny: ModuleType) -> None:
