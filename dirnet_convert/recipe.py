@@ -103,10 +103,14 @@ class ScheduleKind(enum.StrEnum):
 
 
 class Precision(enum.StrEnum):
-    """The number format of a training's convolutions; weights and the exported network are float32 always."""
+    """The number format of a training's convolutions; weights and the exported network are float32 always.
+
+    AUTO is BFLOAT16 where the device has arithmetic of its own for it.
+    """
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
+    AUTO = "auto"
 
 
 class TrainArithmetic(enum.StrEnum):

@@ -79,7 +79,7 @@ def _check_detection(job: TrainJob) -> None:
             raise UsageError(f"{name} is for classifiers; a detector is trained with it set to 0.")
     if job.distill.representations:
         raise UsageError("distill.representations is for classifiers; leave it empty for a detector.")
-    if job.options.precision is not Precision.FLOAT32:
+    if job.options.precision is Precision.BFLOAT16:
         raise UsageError(f"{job.section}.precision must be float32 for a detector.")
     if job.options.region_samples and not isinstance(job.student, FasterRCNN):
         raise UsageError(f"{job.section}.region_samples is for Faster R-CNN; this detector has no regions.")

@@ -19,11 +19,12 @@ from dirnet_convert.finetune.detection import DetectionStep, set_region_samples
 from dirnet_convert.finetune.job import TrainJob
 from dirnet_convert.finetune.losses import PART_NAMES, Objective
 from dirnet_convert.finetune.norm_tails import with_norm_tails
+from dirnet_convert.finetune.precision import chosen_precision
 from dirnet_convert.finetune.ranks import combined_score
 from dirnet_convert.finetune.step import Compiled, StepFunction, TrainingStep
 from dirnet_convert.finetune.teacher import with_folded_norms
 from dirnet_convert.models.detectors import FeatureForward, loss_names
-from dirnet_convert.recipe import Task
+from dirnet_convert.recipe import Precision, Task
 
 
 class TrainTask(abc.ABC):
@@ -78,7 +79,10 @@ class ClassificationTask(TrainTask):
         student = self._arithmetic(note)(job.student_forward)
         if job.teacher_forward is not None:
             self.teacher = with_folded_norms(job.teacher_forward)
-        step = TrainingStep(student, self.teacher, objective, job.options.precision)
+        precision = chosen_precision(job.options.precision, job.ranks.device)
+        if job.options.precision is Precision.AUTO:
+            note(f"Convolutions are computed in {precision}.")
+        step = TrainingStep(student, self.teacher, objective, precision)
         if job.options.compile:
             step.compile_computation(lambda losses: Compiled(losses, note))
         # Around the whole step, so that student and loss stay one compiled piece.

@@ -25,6 +25,7 @@ import torch
 from measure import EPOCHS, STEPS, processor
 
 from dirnet_convert.finetune.job import TrainResult
+from dirnet_convert.finetune.precision import chosen_precision
 from dirnet_convert.finetune.ranks import one_process
 from dirnet_convert.recipe import Recipe
 from dirnet_convert.run import RunFolder
@@ -70,7 +71,7 @@ def main(path: str, out: str) -> None:
         "torch": torch.__version__,
         "network": recipe.model.name,
         "batch": recipe.finetune.batch_size,
-        "precision": recipe.finetune.precision,
+        "precision": chosen_precision(recipe.finetune.precision, device),
         "images_per_s": {name: [round(value, 1) for value in values] for name, values in seen.items()},
         "binary_of_fp32": round(middle["binary"] / middle["fp32"], 3),
     }
