@@ -46,6 +46,8 @@ def check_training(options: TrainOptions, section: str) -> None:
         ("region_samples", options.region_samples >= 0, "at least 0"),
         ("holdout", 0 <= options.holdout < 1, "at least 0 and below 1"),
         ("inputs_first", 0 <= options.inputs_first < 1, "at least 0 and below 1"),
+        ("crop_area_min", 0 < options.crop_area_min <= 1, "above 0 and at most 1"),
+        ("image_size", options.image_size >= 0, "at least 0"),
     ):
         if not valid:
             raise UsageError(f"{section}.{name} is {getattr(options, name)}; it must be {rule}.")

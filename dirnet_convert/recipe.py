@@ -209,6 +209,9 @@ class TrainOptions:
     torchvision's 512. ``holdout`` is the share of the training images that are kept back to choose the epoch
     whose weights stay; with 0 it is the last one. Over the first ``inputs_first`` (a share of
     the training) only inputs are binary, and weights real; then a second warm-up and fall of the rate follow.
+    ``image_size`` is the edge in pixels of the training images, where it is not that of the run, at which the
+    network is tested and exported. ``crop_area_min`` is the least share of an image's area that
+    RANDOM_RESIZED_CROP keeps.
     """
 
     epochs: int = 12
@@ -222,6 +225,7 @@ class TrainOptions:
     min_lr_ratio: float = 0.0
     label_smoothing: float = 0.0
     augment: AugmentKind = AugmentKind.FLIP_CROP
+    crop_area_min: float = 0.08
     clip_grad_norm: float = 0.0
     ema_decay: float = 0.0
     precision: Precision = Precision.FLOAT32
@@ -231,6 +235,7 @@ class TrainOptions:
     region_samples: int = 0
     holdout: float = 0.0
     inputs_first: float = 0.0
+    image_size: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
@@ -13,6 +15,16 @@ from dirnet_convert.recipe import AugmentKind
 PHOTOGRAPH_RESIZE = 256 / 224
 # CIFAR's customary 4 pixels of zero padding at 32 pixels, in proportion at other sizes.
 CROP_PADDING = 4 / 32
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to training images: of which kind, their edge in pixels (0 is that of the data), and the
+    least share of an image's area that RANDOM_RESIZED_CROP keeps."""
+
+    kind: AugmentKind
+    image_size: int = 0
+    crop_area_min: float = 0.08
 
 
 def crop_padding(size: int) -> int:
@@ -27,9 +39,10 @@ def test_transform(size: int, resize: float = PHOTOGRAPH_RESIZE) -> v2.Transform
     )
 
 
-def train_transform(size: int, augment: AugmentKind) -> v2.Transform:
-    """Return the transform of training photographs to uint8 (C, size, size), random by torch's seed."""
-    match augment:
+def train_transform(augment: Augmentation) -> v2.Transform:
+    """Return the transform of training photographs to uint8 (C, S, S), random by torch's seed."""
+    size = augment.image_size
+    match augment.kind:
         case AugmentKind.NONE:
             return test_transform(size)
         case AugmentKind.FLIP:
@@ -38,16 +51,17 @@ def train_transform(size: int, augment: AugmentKind) -> v2.Transform:
             crop = v2.RandomCrop(size, padding=crop_padding(size))
             return v2.Compose([test_transform(size), crop, v2.RandomHorizontalFlip()])
         case AugmentKind.RANDOM_RESIZED_CROP:
-            crop = v2.RandomResizedCrop(size, antialias=True)
+            crop = v2.RandomResizedCrop(size, (augment.crop_area_min, 1.0), antialias=True)
             return v2.Compose([crop, v2.RandomHorizontalFlip(), v2.PILToTensor()])
 
 
-def augment_batch(images: Tensor, augment: AugmentKind, generator: torch.Generator, mirror: bool) -> Tensor:
-    """Augment a whole batch of small uint8 images (N, C, H, W) at once; ``mirror`` False leaves flips out.
+def augment_batch(images: Tensor, augment: Augmentation, generator: torch.Generator, mirror: bool) -> Tensor:
+    """Augment a whole batch of small uint8 images (N, C, H, W) at once, at the size that they have;
+    ``mirror`` False leaves flips out.
 
     Random choices are drawn on the processor, so that they are the same wherever the images are.
     """
-    match augment:
+    match augment.kind:
         case AugmentKind.NONE:
             return images
         case AugmentKind.FLIP:
@@ -55,7 +69,7 @@ def augment_batch(images: Tensor, augment: AugmentKind, generator: torch.Generat
         case AugmentKind.FLIP_CROP:
             images = _shifted(images, crop_padding(images.shape[-1]), generator)
         case AugmentKind.RANDOM_RESIZED_CROP:
-            images = _resized_crops(images, generator)
+            images = _resized_crops(images, augment.crop_area_min, generator)
     return _flipped(images, generator) if mirror else images
 
 
@@ -80,10 +94,10 @@ def _shifted(images: Tensor, padding: int, generator: torch.Generator) -> Tensor
     return windows[torch.arange(count, device=images.device), :, top, left]
 
 
-def _resized_crops(images: Tensor, generator: torch.Generator) -> Tensor:
+def _resized_crops(images: Tensor, area_min: float, generator: torch.Generator) -> Tensor:
     size = list(images.shape[-2:])
     seeds = torch.randint(2**62, (len(images),), generator=generator).tolist()
-    crop = v2.RandomResizedCrop(size, antialias=True)
+    crop = v2.RandomResizedCrop(size, (area_min, 1.0), antialias=True)
     with torch.random.fork_rng(devices=[]):
         crops = []
         for image, seed in zip(images, seeds, strict=True):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dirnet_convert.data.augment import Augmentation
 from dirnet_convert.data.boxes import BoxSplit, Target, prepared
 from dirnet_convert.data.file_source import BrokenImage, BrokenImageError, load_image
 from dirnet_convert.data.source import DataInfo, ImageSource, Limits, Split, mixed_seed
@@ -54,12 +55,13 @@ class DetectionSource(ImageSource):
         self,
         split: Split,
         batches: Sequence[Sequence[int]],
-        augment: AugmentKind | None,
+        augment: Augmentation | None,
         seed: int,
         first: int,
     ) -> Iterator[DetectionBatch]:
+        size, kind = self.info.image_size, None if augment is None else augment.kind
         loader = DataLoader(
-            _BatchDecoder(self._splits[split], batches, self.info.image_size, augment, seed),
+            _BatchDecoder(self._splits[split], batches, size, kind, seed),
             batch_size=None,
             shuffle=False,
             num_workers=self._workers,

@@ -12,11 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from dirnet_convert.data.augment import test_transform, train_transform
+from dirnet_convert.data.augment import Augmentation, test_transform, train_transform
 from dirnet_convert.data.source import Batch, DataInfo, ImageSource, Limits, Split, mixed_seed
 from dirnet_convert.environment import usable_cores
 from dirnet_convert.errors import DirnetError, UsageError
-from dirnet_convert.recipe import AugmentKind
 
 
 @dataclass(frozen=True)
@@ -94,13 +93,14 @@ class FileSource(ImageSource):
         self,
         split: Split,
         batches: Sequence[Sequence[int]],
-        augment: AugmentKind | None,
+        augment: Augmentation | None,
         seed: int,
         first: int,
     ) -> Iterator[Batch]:
-        size = self.info.image_size
         transform = (
-            test_transform(size, self.info.test_resize) if augment is None else train_transform(size, augment)
+            test_transform(self.info.image_size, self.info.test_resize)
+            if augment is None
+            else train_transform(augment)
         )
         loader = DataLoader(
             _BatchDecoder(self._splits[split], batches, transform, seed),

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dirnet_convert.data.augment import Augmentation
 from dirnet_convert.errors import UsageError
-from dirnet_convert.recipe import AugmentKind, Task
+from dirnet_convert.recipe import Task
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -106,11 +107,12 @@ class ImageSource(abc.ABC):
         self,
         split: Split,
         batches: Sequence[Sequence[int]],
-        augment: AugmentKind | None,
+        augment: Augmentation | None,
         seed: int,
         first: int,
     ) -> Iterator[Batch]:
-        """Yield (uint8 (N, C, H, W), int64 (N,)) per list of positions; ``augment`` None: the test transform.
+        """Yield (uint8 (N, C, S, S), int64 (N,)) per list of positions, of the size that ``augment`` names;
+        None is the test transform, to that of ``info``.
 
         Randomness must depend only on ``seed``, the batch's number (counted from ``first``) and the position.
         """
@@ -188,7 +190,7 @@ class ImageSource(abc.ABC):
     def train_batches(
         self,
         batch_size: int,
-        augment: AugmentKind,
+        augment: Augmentation,
         seed: int,
         epoch: int,
         start_batch: int = 0,
@@ -213,7 +215,8 @@ class ImageSource(abc.ABC):
         begins = [k * whole + shard.index * batch_size for k in range(start_batch, steps)]
         batches = [shuffled[begin : begin + batch_size] for begin in begins]
         part_seed = mixed_seed(epoch_seed, shard.index) if shard.index else epoch_seed
-        for images, labels in self._raw_batches(Split.TRAIN, batches, augment, part_seed, start_batch):
+        sized = replace(augment, image_size=augment.image_size or self.info.image_size)
+        for images, labels in self._raw_batches(Split.TRAIN, batches, sized, part_seed, start_batch):
             yield self._normalize(images), labels
 
     def test_batches(self, batch_size: int, limit: int = 0) -> Iterator[Batch]:

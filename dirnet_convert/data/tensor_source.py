@@ -9,9 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dirnet_convert.data.augment import augment_batch, resize_batch
+from dirnet_convert.data.augment import Augmentation, augment_batch, resize_batch
 from dirnet_convert.data.source import Batch, DataInfo, ImageSource, Limits, Split, mixed_seed
-from dirnet_convert.recipe import AugmentKind
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,16 @@ class TensorSource(ImageSource):
         self,
         split: Split,
         batches: Sequence[Sequence[int]],
-        augment: AugmentKind | None,
+        augment: Augmentation | None,
         seed: int,
         first: int,
     ) -> Iterator[Batch]:
         data = self._splits[split]
+        size = self.info.image_size if augment is None else augment.image_size
         for number, positions in enumerate(batches, first):
             chosen = torch.tensor(positions, dtype=torch.int64)
             images = data.images[chosen.to(self.device)]
             if augment is not None:
                 generator = torch.Generator().manual_seed(mixed_seed(seed, number))
                 images = augment_batch(images, augment, generator, self._mirror)
-            yield resize_batch(images, self.info.image_size), data.labels[chosen]
+            yield resize_batch(images, size), data.labels[chosen]

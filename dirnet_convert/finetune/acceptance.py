@@ -13,7 +13,7 @@ from dirnet_convert.finetune.job import TrainJob
 from dirnet_convert.finetune.losses import Objective
 from dirnet_convert.finetune.optimizer import check_optimizer
 from dirnet_convert.ranges import check_distill, check_estimator, check_training
-from dirnet_convert.recipe import Precision, Task
+from dirnet_convert.recipe import Precision, Task, TrainOptions
 
 
 def check_options(job: TrainJob) -> None:
@@ -74,11 +74,17 @@ def _check_detection(job: TrainJob) -> None:
     for name, given in (
         ("distill.logit_weight", job.distill.logit_weight != 0.0),
         (f"{job.section}.label_smoothing", job.options.label_smoothing != 0.0),
+        (f"{job.section}.image_size", job.options.image_size != 0),
     ):
         if given:
             raise UsageError(f"{name} is for classifiers; a detector is trained with it set to 0.")
     if job.distill.representations:
         raise UsageError("distill.representations is for classifiers; leave it empty for a detector.")
+    if job.options.crop_area_min != TrainOptions.crop_area_min:
+        raise UsageError(
+            f"{job.section}.crop_area_min is for classifiers; leave it at {TrainOptions.crop_area_min} for a "
+            "detector."
+        )
     if job.options.precision is Precision.BFLOAT16:
         raise UsageError(f"{job.section}.precision must be float32 for a detector.")
     if job.options.region_samples and not isinstance(job.student, FasterRCNN):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from dirnet_convert.binarize.ede import scheduled_t
+from dirnet_convert.data.augment import Augmentation
 from dirnet_convert.data.source import ImageSource, mixed_seed
 from dirnet_convert.data.timed import Timed
 from dirnet_convert.finetune.acceptance import accept_job
@@ -113,9 +114,10 @@ def _train_epoch(training: _Training) -> torch.Tensor:
     epoch, first = divmod(state.step, state.steps_per_epoch)
     seconds_before, waited_before, begun = state.sums.seconds, state.sums.data_wait_s, time.perf_counter()
     written = begun
+    augment = Augmentation(options.augment, options.image_size, options.crop_area_min)
     batches = Timed(
         job.data.train_batches(
-            options.batch_size, options.augment, job.seed, epoch, start_batch=first, shard=job.ranks.shard
+            options.batch_size, augment, job.seed, epoch, start_batch=first, shard=job.ranks.shard
         )
     )
     for images, labels in batches:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dirnet_convert.data.augment import Augmentation
 from dirnet_convert.data.boxes import Annotation, box_split, prepare_stretched, prepared, without_excused
 from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import DataInfo, ImageSource
@@ -164,7 +165,7 @@ def test_coco_categories_are_numbered_without_gaps_and_crowds_marked(tmp_path: P
     target = one_test_target(source)
     assert target["boxes"].tolist() == [[4, 4, 12, 24], [0, 0, 40, 40]]
     assert target["labels"].tolist() == [2, 1] and target["iscrowd"].tolist() == [0, 1]
-    images, targets = next(iter(source.train_batches(2, AugmentKind.NONE, 0, 0)))
+    images, targets = next(iter(source.train_batches(2, Augmentation(AugmentKind.NONE), 0, 0)))
     assert images.shape == (2, 3, 40, 40) and sorted(len(t["boxes"]) for t in targets) == [0, 2]
 
 
@@ -248,11 +249,11 @@ def test_training_batches_depend_on_seed_and_position_alone(tmp_path: Path) -> N
     dog: list[VocObject] = [("dog", (5, 3, 30, 18), 0)]
     write_voc(tmp_path, {"train": {name: dog for name in "abcdef"}, "val": {"g": dog}})
     source = opened("voc", tmp_path, image_size=32)
-    whole = list(source.train_batches(2, AugmentKind.FLIP_CROP, 3, 1))
-    later = list(source.train_batches(2, AugmentKind.FLIP_CROP, 3, 1, start_batch=2))
+    whole = list(source.train_batches(2, Augmentation(AugmentKind.FLIP_CROP), 3, 1))
+    later = list(source.train_batches(2, Augmentation(AugmentKind.FLIP_CROP), 3, 1, start_batch=2))
     assert torch.equal(whole[2][0], later[0][0])
     assert torch.equal(whole[2][1][1]["boxes"], later[0][1][1]["boxes"])
-    other = list(source.train_batches(2, AugmentKind.FLIP_CROP, 3, 2))
+    other = list(source.train_batches(2, Augmentation(AugmentKind.FLIP_CROP), 3, 2))
     assert not torch.equal(whole[0][0], other[0][0])
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dirnet_convert.data.augment import Augmentation
 from dirnet_convert.data.file_source import BrokenImageError, load_image, prepare_image
 from dirnet_convert.data.imagenet import imagenet_classes
 from dirnet_convert.data.registry import open_data
@@ -31,7 +32,9 @@ def test_digits_are_split_for_good() -> None:
     assert (source.info.channels, source.info.image_size) == (3, 32)
     assert source.train_size + source.test_size == 1797
     test = torch.cat([images for images, _ in source.test_batches(256)]).flatten(1)
-    train = torch.cat([images for images, _ in source.train_batches(1, AugmentKind.NONE, SEED, 0)]).flatten(1)
+    train = torch.cat(
+        [images for images, _ in source.train_batches(1, Augmentation(AugmentKind.NONE), SEED, 0)]
+    ).flatten(1)
     assert not {row.numpy().tobytes() for row in train} & {row.numpy().tobytes() for row in test}
     assert abs(train.mean()) < 1e-3
     assert abs(train.std() - 1) < 1e-3
@@ -39,8 +42,8 @@ def test_digits_are_split_for_good() -> None:
 
 def test_digits_are_never_mirrored() -> None:
     source = open_data(DataOptions("digits"))
-    plain = next(source.train_batches(64, AugmentKind.NONE, SEED, 0))[0]
-    assert torch.equal(plain, next(source.train_batches(64, AugmentKind.FLIP, SEED, 0))[0])
+    plain = next(source.train_batches(64, Augmentation(AugmentKind.NONE), SEED, 0))[0]
+    assert torch.equal(plain, next(source.train_batches(64, Augmentation(AugmentKind.FLIP), SEED, 0))[0])
 
 
 def test_cifar100_reads_fine_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +106,7 @@ def test_folder_holds_out_a_fixed_part_of_each_class(make_folder: FolderMaker) -
     test, again = (next(iter(source.test_batches(8))) for source in sources)
     assert torch.equal(test[0], again[0])
     assert test[1].tolist() == [0, 0, 1, 1]
-    train = next(sources[0].train_batches(16, AugmentKind.NONE, SEED, 0))[0]
+    train = next(sources[0].train_batches(16, Augmentation(AugmentKind.NONE), SEED, 0))[0]
     assert not {image.numpy().tobytes() for image in train} & {image.numpy().tobytes() for image in test[0]}
 
 
@@ -148,7 +151,8 @@ def test_imagenet_subset_keeps_imagenets_numbers(make_folder: FolderMaker) -> No
     assert source.info.classes == 1000 == len(source.info.class_names)
     assert torch.cat([labels for _, labels in source.test_batches(5)]).unique().tolist() == [217, 566]
     assert "springer" in source.info.class_names[217]
-    assert next(source.train_batches(4, AugmentKind.RANDOM_RESIZED_CROP, SEED, 0))[0].shape == (4, 3, 32, 32)
+    augment = Augmentation(AugmentKind.RANDOM_RESIZED_CROP)
+    assert next(source.train_batches(4, augment, SEED, 0))[0].shape == (4, 3, 32, 32)
 
 
 def test_imagenet_refuses_other_names(make_folder: FolderMaker) -> None:
@@ -164,7 +168,7 @@ def test_imagenet_labels_file_is_for_validation(make_folder: FolderMaker) -> Non
     assert next(iter(source.test_batches(8)))[1].tolist() == [0, 100, 200, 300, 400]
     assert source.calibration_images(3, SEED).shape == (3, 3, 32, 32)
     with pytest.raises(UsageError, match="only validation images"):
-        next(source.train_batches(2, AugmentKind.NONE, SEED, 0))
+        next(source.train_batches(2, Augmentation(AugmentKind.NONE), SEED, 0))
 
 
 @pytest.mark.parametrize("row", ["a.png,1000", "a.png,cat", "a.png"])

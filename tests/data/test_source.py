@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dirnet_convert.data.augment import Augmentation
 from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import ImageSource, Shard, Split, mixed_seed, spread
 from dirnet_convert.errors import UsageError
@@ -30,8 +31,8 @@ def source(request: pytest.FixtureRequest, make_folder: FolderMaker) -> ImageSou
 
 @pytest.mark.parametrize("augment", list(AugmentKind))
 def test_a_resumed_epoch_sees_the_same_batches(source: ImageSource, augment: AugmentKind) -> None:
-    whole = list(islice(source.train_batches(4, augment, SEED, epoch=2), 4))
-    resumed = list(islice(source.train_batches(4, augment, SEED, epoch=2, start_batch=2), 2))
+    whole = list(islice(source.train_batches(4, Augmentation(augment), SEED, epoch=2), 4))
+    resumed = list(islice(source.train_batches(4, Augmentation(augment), SEED, epoch=2, start_batch=2), 2))
     for (images, labels), (again, labels_again) in zip(whole[2:], resumed, strict=True):
         assert torch.equal(images, again)
         assert torch.equal(labels, labels_again)
@@ -39,7 +40,7 @@ def test_a_resumed_epoch_sees_the_same_batches(source: ImageSource, augment: Aug
 
 def test_epochs_and_seeds_differ(source: ImageSource) -> None:
     def first(seed: int, epoch: int) -> torch.Tensor:
-        return next(source.train_batches(4, AugmentKind.FLIP_CROP, seed, epoch))[0]
+        return next(source.train_batches(4, Augmentation(AugmentKind.FLIP_CROP), seed, epoch))[0]
 
     assert not torch.equal(first(SEED, 0), first(SEED, 1))
     assert not torch.equal(first(SEED, 0), first(SEED + 1, 0))
@@ -49,7 +50,7 @@ def test_epochs_and_seeds_differ(source: ImageSource) -> None:
 def test_the_global_generator_is_left_alone(source: ImageSource) -> None:
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
-    list(islice(source.train_batches(4, AugmentKind.RANDOM_RESIZED_CROP, SEED, 0), 2))
+    list(islice(source.train_batches(4, Augmentation(AugmentKind.RANDOM_RESIZED_CROP), SEED, 0), 2))
     list(source.test_batches(64))
     source.calibration_images(4, SEED)
     assert torch.equal(before, torch.random.get_rng_state())
@@ -57,7 +58,7 @@ def test_the_global_generator_is_left_alone(source: ImageSource) -> None:
 
 def test_batches_are_whole_and_normalized(source: ImageSource) -> None:
     size = source.info.image_size
-    batches = list(source.train_batches(4, AugmentKind.NONE, SEED, 0))
+    batches = list(source.train_batches(4, Augmentation(AugmentKind.NONE), SEED, 0))
     assert len(batches) == source.steps_per_epoch(4) == source.train_size // 4
     for images, labels in batches:
         assert images.shape == (4, 3, size, size)
@@ -65,6 +66,16 @@ def test_batches_are_whole_and_normalized(source: ImageSource) -> None:
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (source.info.mean, source.info.std))
     pixels = batches[0][0] * std + mean
     assert pixels.min() > -1e-5 and pixels.max() < 1 + 1e-5
+
+
+@pytest.mark.parametrize("augment", list(AugmentKind))
+def test_training_images_may_have_a_size_of_their_own(source: ImageSource, augment: AugmentKind) -> None:
+    images, labels = next(source.train_batches(4, Augmentation(augment, image_size=20), SEED, 0))
+    assert images.shape == (4, 3, 20, 20)
+    own, same_labels = next(source.train_batches(4, Augmentation(augment), SEED, 0))
+    assert own.shape[-1] == source.info.image_size != 20
+    assert torch.equal(labels, same_labels)
+    assert next(source.test_batches(4))[0].shape == own.shape
 
 
 def test_every_test_image_comes_once_in_order(source: ImageSource) -> None:
@@ -135,7 +146,9 @@ def test_a_share_that_leaves_nothing_on_one_side_is_refused(source: ImageSource,
 @pytest.mark.parametrize("start", [0, 1])
 def test_the_parts_of_a_shard_are_the_whole_batches(source: ImageSource, start: int) -> None:
     def batches(size: int, shard: Shard) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        found = source.train_batches(size, AugmentKind.NONE, SEED, 1, start_batch=start, shard=shard)
+        found = source.train_batches(
+            size, Augmentation(AugmentKind.NONE), SEED, 1, start_batch=start, shard=shard
+        )
         return list(islice(found, 3 - start))
 
     whole = batches(4, Shard())
@@ -161,13 +174,13 @@ def test_batches_come_from_the_device_that_is_asked_for(source: ImageSource, aug
     # The meta device is on every machine.
     moved = source.on(torch.device("meta"))
     for images, labels in (
-        next(moved.train_batches(4, augment, SEED, 0)),
+        next(moved.train_batches(4, Augmentation(augment), SEED, 0)),
         next(moved.test_batches(4)),
     ):
         assert images.device.type == "meta" and images.dtype == torch.float32
         assert images.shape == (4, 3, source.info.image_size, source.info.image_size)
         assert labels.device.type == "cpu"
-    assert next(source.train_batches(4, augment, SEED, 0))[0].device.type == "cpu"
+    assert next(source.train_batches(4, Augmentation(augment), SEED, 0))[0].device.type == "cpu"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no accelerator")
@@ -175,7 +188,7 @@ def test_an_accelerator_sees_the_processor_s_batches() -> None:
     source = open_data(DataOptions("digits"))
     moved = source.on(torch.device("cuda"))
     for augment in AugmentKind:
-        images, labels = next(source.train_batches(4, augment, SEED, 0))
-        there, labels_there = next(moved.train_batches(4, augment, SEED, 0))
+        images, labels = next(source.train_batches(4, Augmentation(augment), SEED, 0))
+        there, labels_there = next(moved.train_batches(4, Augmentation(augment), SEED, 0))
         torch.testing.assert_close(there.cpu(), images)
         assert torch.equal(labels, labels_there)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dirnet_convert.data.augment import augment_batch
+from dirnet_convert.data.augment import Augmentation, augment_batch
 from dirnet_convert.finetune.divergence import gradient_norm
 from dirnet_convert.finetune.ranks import Ranks
 from dirnet_convert.finetune.schedule import (
@@ -44,7 +44,7 @@ def fake_accelerator() -> Iterator[None]:
 @pytest.mark.parametrize("augment", [AugmentKind.NONE, AugmentKind.FLIP, AugmentKind.FLIP_CROP])
 def test_images_are_augmented_where_they_are(fake_accelerator: None, augment: AugmentKind) -> None:
     images = torch.empty(4, 3, 32, 32, dtype=torch.uint8, device=CUDA)
-    augmented = augment_batch(images, augment, torch.Generator(), mirror=True)
+    augmented = augment_batch(images, Augmentation(augment), torch.Generator(), mirror=True)
     assert augmented.device == CUDA and augmented.shape == images.shape and augmented.dtype == torch.uint8
 
 

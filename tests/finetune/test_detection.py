@@ -141,6 +141,8 @@ def test_the_whole_way_and_a_crash_in_each_training(name: str, voc_folder: Path,
     ("change", "sentence"),
     [
         ({"label_smoothing": 0.1}, r"pretrain\.label_smoothing is for classifiers"),
+        ({"crop_area_min": 0.5}, r"pretrain\.crop_area_min is for classifiers"),
+        ({"image_size": 96}, r"pretrain\.image_size is for classifiers"),
         ({"precision": Precision.BFLOAT16}, r"pretrain\.precision must be float32"),
         ({"region_samples": 64}, r"pretrain\.region_samples is for Faster R-CNN"),
         ({"batch_size": 7}, "fewer than a batch of 7"),

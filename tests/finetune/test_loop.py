@@ -144,6 +144,7 @@ CHANGES = {
     "input_t_max": {"estimator": {"input_t_max": 2.0}},
     "input_epsilon": {"estimator": {"input_epsilon": 0.4}},
     "inputs_first": {"options": {"inputs_first": 0.4}},
+    "image_size": {"options": {"image_size": 12}},
     "clip_bound": {"estimator": {"clip": WeightClip.BOUND, "clip_bound": 0.05}},
     "clip_tau": {"estimator": {"clip": WeightClip.QUANTILE}},
     "gradual_inputs": {"estimator": {"gradual_inputs": 0.5}},
@@ -172,6 +173,18 @@ def test_every_knob_changes_the_weights(
     _train_with(job, job.estimator)
     after = _weights(tmp_path)
     assert not all(torch.equal(after[key], unchanged[key]) for key in ("conv1.weight", "head.weight"))
+
+
+def test_the_least_area_of_random_crops_changes_the_weights(tiny: ModuleType, tmp_path: Path) -> None:
+    found = []
+    for area in (0.08, 0.9):
+        options = dataclasses.replace(
+            tiny.OPTIONS, epochs=1, augment=AugmentKind.RANDOM_RESIZED_CROP, crop_area_min=area
+        )
+        job = tiny.tiny_job(tmp_path / str(area), options=options)
+        _train_with(job, job.estimator)
+        found.append(_weights(tmp_path / str(area))["conv1.weight"])
+    assert not torch.equal(*found)
 
 
 class _PoisonAt(SilentObserver):

@@ -131,6 +131,23 @@ def test_refused_options_leave_the_run_as_it_was(recipe: Recipe, pretrained: Run
     assert pretrained.read_config().recipe == wrong
 
 
+def test_training_images_of_another_size(recipe: Recipe, pretrained: RunFolder) -> None:
+    config = pretrained.read_config()
+
+    def sized(image_size: int) -> Recipe:
+        return dataclasses.replace(config.recipe, pretrain=dataclasses.replace(TRAIN, image_size=image_size))
+
+    with pytest.raises(
+        UsageError, match=rf"image_size is 1, and.* or 0 for that of the run, {config.image_size}"
+    ):
+        pretrain_run(pretrained, sized(1), restart=True)
+    assert pretrained.read_config() == config
+    assert config.image_size != 16
+    assert not pretrain_run(pretrained, sized(16), restart=True).already_finished
+    # The network is for images of the same size as before.
+    assert pretrained.read_config().image_size == config.image_size
+
+
 def test_random_weights_follow_the_seed(recipe: Recipe, tmp_path: Path) -> None:
     states = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
