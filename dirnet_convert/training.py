@@ -8,9 +8,14 @@ from pathlib import Path
 import torch
 
 from dirnet_convert.convert.new_run import check_output, check_task, describe_run, keep_source, run_name
-from dirnet_convert.convert.rebuild import example_image, load_fp32_run, load_run, save_state
+from dirnet_convert.convert.rebuild import (
+    check_other_size,
+    example_image,
+    load_fp32_run,
+    load_run,
+    save_state,
+)
 from dirnet_convert.convert.representations import with_representations
-from dirnet_convert.convert.tracer import REJECTIONS, cause_of
 from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import ImageSource
 from dirnet_convert.errors import UsageError
@@ -137,7 +142,8 @@ def new_pretrain_run(recipe: Recipe, out: Path | None = None, download: bool = F
 def _train(job: TrainJob, config: RunConfig, restart: bool, observer: TrainObserver | None) -> TrainResult:
     parted, _ = part_training_images(job)
     check_options(parted)
-    _check_image_size(job)
+    if job.options.image_size:
+        check_other_size(job.run, config, job.options.image_size, f"{job.section}.image_size")
     if restart and job.ranks.is_first:
         drop_checkpoint(job.run)
     job.ranks.wait()
@@ -149,20 +155,6 @@ def _train(job: TrainJob, config: RunConfig, restart: bool, observer: TrainObser
     if job.ranks.is_first:
         job.run.write_config(dataclasses.replace(config, stage=job.stage))
     return result
-
-
-def _check_image_size(job: TrainJob) -> None:
-    size = job.options.image_size
-    if size == 0:
-        return
-    try:
-        with torch.no_grad():
-            job.student.eval()(torch.zeros(1, job.data.info.channels, size, size))
-    except REJECTIONS as error:
-        raise UsageError(
-            f"{job.section}.image_size is {size}, and this network does not take images of that size "
-            f"({cause_of(error)}); choose another, or 0 for that of the run, {job.data.info.image_size}."
-        ) from error
 
 
 def _data_for(entry: ModelEntry, recipe: Recipe, download: bool) -> ImageSource:

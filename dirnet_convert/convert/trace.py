@@ -46,6 +46,17 @@ def trace(network: nn.Module, image: Tensor) -> fx.GraphModule | TraceFailure:
     return graph_module
 
 
+def serves(graph_module: fx.GraphModule, network: nn.Module, image: Tensor) -> bool:
+    """Tell whether ``graph_module`` gives what ``network`` gives for images like ``image`` (1, C, H, W), both
+    in eval mode."""
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+    try:
+        with torch.no_grad():
+            return _alike(graph_module(noise), network(noise))
+    except REJECTIONS:
+        return False
+
+
 def opaque_modules(graph_module: fx.GraphModule) -> dict[str, str]:
     """Return the modules that stay one node since their forward cannot be followed, with the cause."""
     return graph_module.meta[_OPAQUE]

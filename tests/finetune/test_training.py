@@ -51,6 +51,19 @@ def small(num_classes=10):
         nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), Block(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(8, num_classes),
     )
+
+
+class ToldItsSize(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.network = small(num_classes)
+
+    def forward(self, x):
+        return self.network(x) / int(x.shape[-1])
+
+
+def told_its_size(num_classes=10):
+    return ToldItsSize(num_classes)
 """
 TRAIN = TrainOptions(epochs=1, batch_size=32, lr=0.01, compile=False)
 
@@ -131,7 +144,7 @@ def test_refused_options_leave_the_run_as_it_was(recipe: Recipe, pretrained: Run
     assert pretrained.read_config().recipe == wrong
 
 
-def test_training_images_of_another_size(recipe: Recipe, pretrained: RunFolder) -> None:
+def test_training_images_of_another_size(recipe: Recipe, pretrained: RunFolder, tmp_path: Path) -> None:
     config = pretrained.read_config()
 
     def sized(image_size: int) -> Recipe:
@@ -146,6 +159,27 @@ def test_training_images_of_another_size(recipe: Recipe, pretrained: RunFolder) 
     assert not pretrain_run(pretrained, sized(16), restart=True).already_finished
     # The network is for images of the same size as before.
     assert pretrained.read_config().image_size == config.image_size
+    source = dataclasses.replace(recipe, model=ModelOptions(str(pretrained.path)))
+    run = convert_to_run(source, tmp_path / "binary").run
+    smaller = dataclasses.replace(
+        run.read_config().recipe, finetune=dataclasses.replace(TRAIN, image_size=16)
+    )
+    assert not finetune_run(run, smaller).already_finished
+
+
+def test_a_graph_that_counted_with_its_size_serves_no_other(recipe: Recipe, tmp_path: Path) -> None:
+    model = ModelOptions(recipe.model.name.replace(":small", ":told_its_size"), "none")
+    trained = new_pretrain_run(dataclasses.replace(recipe, model=model), tmp_path / "fp32")
+    pretrain_run(trained)
+    source = dataclasses.replace(recipe, model=ModelOptions(str(trained.path)))
+    run = convert_to_run(source, tmp_path / "binary").run
+    config = run.read_config()
+    sized = dataclasses.replace(config.recipe, finetune=dataclasses.replace(TRAIN, image_size=16))
+    with pytest.raises(
+        UsageError, match=rf"finetune\.image_size is 16.* of {config.image_size} pixels alone"
+    ):
+        finetune_run(run, sized)
+    assert run.read_config() == config
 
 
 def test_random_weights_follow_the_seed(recipe: Recipe, tmp_path: Path) -> None:
