@@ -30,8 +30,8 @@ class Estimator(nn.Module):
 
     Its state lies in scalar buffers: ``t`` (RESTE's power o) and ``k``; ``quantile``, DTE's epsilon-quantile
     of |x|, 0 before it is known (it moves slowly, so it is measured now and then on one batch rather than
-    sorted at every step); and ``blend``, the share of sign() in the training output where it ``fades``: where
-    ``gradual`` > 0, or where values stay real for a while.
+    sorted at every step); and ``blend``, the share of sign() in the training output. While that is below 1 it
+    ``fades``: over the first ``gradual`` of the training, or where values stay real for a while.
 
     >>> estimator = Estimator(EstimatorKind.EDE)
     >>> estimator.set_progress(0.5)
@@ -46,6 +46,8 @@ class Estimator(nn.Module):
     k: Tensor
     quantile: Tensor
     blend: Tensor
+    fades: bool
+    """Whether ``blend`` is below 1; no tensor, so that a compiled step leaves out what has ended."""
 
     def __init__(
         self,
@@ -62,7 +64,6 @@ class Estimator(nn.Module):
         self.kind = kind
         self.t_min, self.t_max, self.epsilon = t_min, t_max, epsilon
         self.window, self.power_max, self.gradual = window, power_max, gradual
-        self.fades = gradual > 0.0
         for name in ("t", "k", "quantile", "blend"):
             self.register_buffer(name, torch.zeros(()))
         self.set_progress(0.0)
@@ -113,6 +114,7 @@ class Estimator(nn.Module):
         if blend is None:
             blend = min(1.0, fraction / self.gradual) if self.gradual > 0.0 else 1.0
         self.blend.fill_(blend)
+        self.fades = blend < 1.0
 
     @torch.no_grad()
     def observe(self, distance: Tensor) -> None:

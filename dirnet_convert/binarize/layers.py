@@ -121,8 +121,8 @@ class BinaryConv2d(BinaryLayer):
 
     The input is padded with zeros after sign(), so that padded taps count nothing, or with copies of its
     values, as ``padding_mode`` says. ``padding`` is (top, left, bottom, right); with PadMode.SAME it follows
-    from the input's size instead. With Arithmetic.KERNELS the sums come from the compiled library, but for
-    layers that fade from real values to signs.
+    from the input's size instead. With Arithmetic.KERNELS the sums come from the compiled library, but
+    while the layer fades from real values to signs.
 
     Source: IR-Net's public code (Qin et al., CVPR 2020); the threshold is ReActNet's RSign.
     """

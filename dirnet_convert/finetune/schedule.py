@@ -86,9 +86,10 @@ def fading_note(options: EstimatorOptions, train: TrainOptions) -> str:
     if share == 0.0:
         return ""
     whole = "each part of the training" if train.inputs_first > 0.0 else "the training"
+    again = ", when the step is compiled once more" if train.compile else ""
     return (
         f"Real values fade into signs over the first {100 * share:g} % of {whole}; the test "
-        "accuracy is that of the binary network all along, and may stay near chance until then."
+        f"accuracy is that of the binary network all along, and may stay near chance until then{again}."
     )
 
 
@@ -97,12 +98,6 @@ def clip_weights(model: nn.Module, options: EstimatorOptions, fraction: float) -
     if options.clip is not WeightClip.NONE:
         for layer in binary_layers(model):
             clip_weight(layer.weight, options, fraction)
-
-
-def let_weights_begin_real(model: nn.Module) -> None:
-    """Prepare every binary layer of ``model`` for a first part of the training in which weights are real."""
-    for layer in binary_layers(model):
-        layer.weight_estimator.fades = True
 
 
 def set_estimators(model: nn.Module, options: EstimatorOptions) -> None:

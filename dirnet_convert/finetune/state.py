@@ -10,7 +10,7 @@ from dirnet_convert.finetune.divergence import DivergedError, broken_gradient
 from dirnet_convert.finetune.job import TrainJob
 from dirnet_convert.finetune.optimizer import build_average, build_optimizer
 from dirnet_convert.finetune.random_states import RandomStates, put_random_states, take_random_states
-from dirnet_convert.finetune.schedule import RateSchedule, first_part_steps, let_weights_begin_real
+from dirnet_convert.finetune.schedule import RateSchedule, first_part_steps
 
 
 class TrainState:
@@ -27,8 +27,6 @@ class TrainState:
         self.steps_per_epoch = job.data.steps_per_epoch(job.options.batch_size * job.ranks.count)
         self.total_steps = self.steps_per_epoch * job.options.epochs
         self.schedule = RateSchedule(self.optimizer, job.options, self.steps_per_epoch)
-        if job.options.inputs_first > 0.0:
-            let_weights_begin_real(self.student)
         self.first_part_steps = first_part_steps(job.options, self.total_steps)
         self.step = 0
         self.lines = 0

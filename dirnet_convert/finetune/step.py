@@ -65,13 +65,12 @@ def _split(output: Tensor | tuple[Tensor, tuple[Tensor, ...]]) -> tuple[Tensor, 
 
 
 class Compiled:
-    """A module or function compiled at its first call, or run as it is where this machine or network cannot
-    be."""
+    """A module or function compiled at its first call, and again where its course changes; or run as it is
+    where this machine or network cannot be."""
 
     def __init__(self, function: Callable[..., Any], note: Callable[[str], None]) -> None:
         self._function = function
         self._compiled: Callable[..., Any] | None = None
-        self._proven = False
         self._note = note
         if has_compiler():
             self._compiled = torch.compile(function, dynamic=False)
@@ -82,17 +81,13 @@ class Compiled:
     def __call__(self, *inputs: Tensor) -> Any:
         if self._compiled is None:
             return self._function(*inputs)
-        if self._proven:
-            return self._compiled(*inputs)
         try:
-            result = self._compiled(*inputs)
+            return self._compiled(*inputs)
         except (TorchDynamoException, CppCompileError) as error:
             cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self._note(f"This network cannot be compiled here ({cause}); training goes on without.")
             self._compiled = None
             return self._function(*inputs)
-        self._proven = True
-        return result
 
 
 def has_compiler() -> bool:

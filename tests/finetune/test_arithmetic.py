@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import fx, nn
 
-from dirnet_convert.binarize.kernel_conv import Arithmetic
+from dirnet_convert.binarize import layers as layers_module
+from dirnet_convert.binarize.kernel_conv import Arithmetic, kernel_conv2d
 from dirnet_convert.binarize.layers import BinaryConv2d, binary_layers
 from dirnet_convert.errors import DirnetError, UsageError
 from dirnet_convert.finetune import norm_tails
@@ -75,7 +76,9 @@ def _check_layer(conv: nn.Conv2d, kind: EstimatorKind, compiled: bool) -> None:
         torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
 
 
-def test_evaluation_is_the_same_and_fading_layers_stay_with_torch() -> None:
+def test_evaluation_is_the_same_and_layers_stay_with_torch_while_they_fade(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     print(f"seed {SEED}")
     torch.manual_seed(SEED)
     plain, fast = _pair(nn.Conv2d(6, 8, 3), EstimatorKind.STE)
@@ -83,10 +86,16 @@ def test_evaluation_is_the_same_and_fading_layers_stay_with_torch() -> None:
     with torch.inference_mode():
         assert torch.equal(plain.eval()(x), fast.eval()(x))
     for layer in (plain, fast):
-        layer.train().weight_estimator.fades = layer.input_estimator.fades = True
-        layer.weight_estimator.set_progress(0.0, blend=0.5)
+        layer.train().weight_estimator.set_progress(0.0, blend=0.5)
         layer.input_estimator.set_progress(0.0, blend=0.5)
     assert torch.equal(plain(x), fast(x))
+    calls = []
+    monkeypatch.setattr(layers_module, "kernel_conv2d", lambda *a: calls.append(1) or kernel_conv2d(*a))
+    for blend, expected in ((0.5, 0), (1.0, 1)):
+        for layer in (plain, fast):
+            layer.weight_estimator.set_progress(0.0, blend=1.0)
+            layer.input_estimator.set_progress(0.0, blend=blend)
+        assert torch.equal(plain(x), fast(x)) and len(calls) == expected
 
 
 @pytest.mark.parametrize("precision", Precision)

@@ -18,7 +18,6 @@ from dirnet_convert.finetune.schedule import (
     RateSchedule,
     clip_weights,
     fading_note,
-    let_weights_begin_real,
     observe_distributions,
     receiving_shares,
     set_estimator_progress,
@@ -87,7 +86,6 @@ def test_two_parts_have_a_warm_up_and_a_fall_each() -> None:
 def test_weights_are_real_in_the_first_part_and_binary_in_the_second(tiny: ModuleType) -> None:
     network = tiny.TinyNetwork(binary=True).train()
     set_estimators(network, EstimatorOptions(gradual_inputs=0.5))
-    let_weights_begin_real(network)
     seen = {}
     for step in (0, 5, 10, 19, 20, 30, 59):
         set_estimator_progress(network, step, 20, 60)
@@ -95,6 +93,7 @@ def test_weights_are_real_in_the_first_part_and_binary_in_the_second(tiny: Modul
         assert len({(w.blend.item(), i.blend.item(), w.t.item()) for w, i in estimators}) == 1
         weights, inputs = estimators[0]
         seen[step] = (weights.blend.item(), inputs.blend.item())
+        assert (weights.fades, inputs.fades) == (weights.blend < 1, inputs.blend < 1)
         # Each part has the whole course of t.
         inner = step / 20 if step < 20 else (step - 20) / 40
         assert weights.t.item() == inputs.t.item() == pytest.approx(0.1 * 100**inner)
@@ -116,8 +115,6 @@ def test_what_begins_real_computes_the_pretrained_network_at_step_0(tiny: Module
         teacher.conv2.weight.add_(0.05)
     gradual = 0.0 if mode == "whole" else 0.4
     set_estimators(student, EstimatorOptions(gradual_weights=gradual, gradual_inputs=gradual))
-    if mode == "first":
-        let_weights_begin_real(student)
     for dropout in (teacher.dropout, student.dropout):
         dropout.p = 0.0
     set_estimator_progress(student, 0, 5 if mode == "first" else 0, 10)
@@ -203,6 +200,8 @@ def test_a_fading_training_says_what_its_test_accuracy_is() -> None:
     plain, fading = EstimatorOptions(), EstimatorOptions(gradual_weights=0.125, gradual_inputs=0.25)
     assert fading_note(plain, TrainOptions()) == ""
     assert "the first 25 % of the training;" in fading_note(fading, TrainOptions())
+    assert fading_note(fading, TrainOptions()).endswith(", when the step is compiled once more.")
+    assert fading_note(fading, TrainOptions(compile=False)).endswith("stay near chance until then.")
     assert "the first 25 % of each part" in fading_note(fading, TrainOptions(inputs_first=0.5))
 
 
