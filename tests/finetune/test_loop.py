@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -265,12 +266,20 @@ def test_without_a_compiler_training_goes_on_and_says_so(
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.parametrize("good_calls", [0, 9])
 def test_failing_compiler_falls_back(
-    tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, good_calls: int
 ) -> None:
-    def failing(step: object, **options: object) -> object:
+    """At the first step, and at a later one, which is compiled again when fading ends."""
+
+    def failing(step: Callable[..., object], **options: object) -> object:
+        calls = []
+
         def call(*arguments: object) -> object:
-            raise step_module.CppCompileError(["c++"], "no headers")
+            calls.append(1)
+            if len(calls) > good_calls:
+                raise step_module.CppCompileError(["c++"], "no headers")
+            return step(*arguments)
 
         return call
 
