@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as vision
 
-from dirnet_convert.recipe import AugmentKind
+from dirnet_convert.recipe import AugmentKind, TrainOptions
 
 # The usual share of a photograph that the test crop keeps: shortest side to size*256/224, then the centre.
 PHOTOGRAPH_RESIZE = 256 / 224
@@ -24,7 +24,7 @@ class Augmentation:
 
     kind: AugmentKind
     image_size: int = 0
-    crop_area_min: float = 0.08
+    crop_area_min: float = TrainOptions.crop_area_min
 
 
 def crop_padding(size: int) -> int:

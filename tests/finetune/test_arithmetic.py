@@ -98,6 +98,20 @@ def test_evaluation_is_the_same_and_layers_stay_with_torch_while_they_fade(
         assert torch.equal(plain(x), fast(x)) and len(calls) == expected
 
 
+def test_a_compiled_layer_reaches_the_kernels_where_its_fading_ends() -> None:
+    _, layer = _pair(nn.Conv2d(6, 8, 3), EstimatorKind.STE)
+    run = torch.compile(layer, dynamic=False, fullgraph=True)
+    x, calls = torch.randn(2, 6, 5, 5), []
+    for blend in (0.5, 0.9, 1.0):
+        for estimator in (layer.weight_estimator, layer.input_estimator):
+            estimator.set_progress(0.0, blend=blend)
+        run(x)  # compiles, which calls the operator, too
+        with torch.profiler.profile() as seen:
+            run(x)
+        calls.append(sum(e.count for e in seen.key_averages() if e.key == "dirnet::binary_conv2d"))
+    assert calls == [0, 0, 1]
+
+
 @pytest.mark.parametrize("precision", Precision)
 @pytest.mark.parametrize("traced", [False, True])
 def test_training_has_the_same_losses(
