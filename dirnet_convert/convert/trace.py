@@ -29,14 +29,13 @@ def trace(network: nn.Module, image: Tensor) -> fx.GraphModule | TraceFailure:
     """
     modes = {module: module.training for module in network.modules()}
     network.eval()
-    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+    noise = _noise_like(image)
     tracer = ExampleTracer(torch.cat([noise, noise]))
     try:
         graph = _without_tracer(tracer.trace(network))
         graph_module = fx.GraphModule(tracer.root, graph, class_name=type(network).__name__)
-        with torch.no_grad():
-            if not _alike(graph_module(noise), network(noise)):
-                return TraceFailure("its graph gives other values than the network")
+        if not _give_the_same(graph_module, network, noise):
+            return TraceFailure("its graph gives other values than the network")
     except UNTRACEABLE as error:
         return TraceFailure(cause_of(error))
     finally:
@@ -49,10 +48,8 @@ def trace(network: nn.Module, image: Tensor) -> fx.GraphModule | TraceFailure:
 def serves(graph_module: fx.GraphModule, network: nn.Module, image: Tensor) -> bool:
     """Tell whether ``graph_module`` gives what ``network`` gives for images like ``image`` (1, C, H, W), both
     in eval mode."""
-    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
     try:
-        with torch.no_grad():
-            return _alike(graph_module(noise), network(noise))
+        return _give_the_same(graph_module, network, _noise_like(image))
     except REJECTIONS:
         return False
 
@@ -67,6 +64,15 @@ def _without_tracer(graph: fx.Graph) -> fx.Graph:
     plain = fx.Graph()
     plain.output(plain.graph_copy(graph, {}))
     return plain
+
+
+def _noise_like(image: Tensor) -> Tensor:
+    return torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+
+
+@torch.no_grad()
+def _give_the_same(graph_module: fx.GraphModule, network: nn.Module, images: Tensor) -> bool:
+    return _alike(graph_module(images), network(images))
 
 
 def _alike(left: object, right: object) -> bool:

@@ -86,7 +86,7 @@ def fading_note(options: EstimatorOptions, train: TrainOptions) -> str:
     if share == 0.0:
         return ""
     whole = "each part of the training" if train.inputs_first > 0.0 else "the training"
-    again = ", when the step is compiled once more" if train.compile else ""
+    again = ", when the step is compiled again" if train.compile else ""
     return (
         f"Real values fade into signs over the first {100 * share:g} % of {whole}; the test "
         f"accuracy is that of the binary network all along, and may stay near chance until then{again}."

@@ -200,7 +200,7 @@ def test_a_fading_training_says_what_its_test_accuracy_is() -> None:
     plain, fading = EstimatorOptions(), EstimatorOptions(gradual_weights=0.125, gradual_inputs=0.25)
     assert fading_note(plain, TrainOptions()) == ""
     assert "the first 25 % of the training;" in fading_note(fading, TrainOptions())
-    assert fading_note(fading, TrainOptions()).endswith(", when the step is compiled once more.")
+    assert fading_note(fading, TrainOptions()).endswith(", when the step is compiled again.")
     assert fading_note(fading, TrainOptions(compile=False)).endswith("stay near chance until then.")
     assert "the first 25 % of each part" in fading_note(fading, TrainOptions(inputs_first=0.5))
 
