@@ -1,8 +1,9 @@
-"""A binary convolution whose sums come from the compiled kernels, and whose backward pass is PyTorch's."""
+"""A binary convolution whose sums come from the compiled kernels, forward and backward."""
 
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from dirnet_convert.recipe import EstimatorKind
 
 
 class Arithmetic(enum.StrEnum):
-    """What multiplies signs in the forward pass: PyTorch's float convolution, or the compiled kernels."""
+    """What multiplies signs: PyTorch's float convolutions, or the compiled kernels."""
 
     TORCH = "torch"
     KERNELS = "kernels"
@@ -33,15 +34,26 @@ class ConvArguments:
     groups: int
 
 
+# Sixteen channels of a group lie side by side in the kernels of the backward pass: with fewer than half of
+# them the float convolution is faster. Sums over more pixels or terms would need more than 32 bits (as
+# kernels/include/dirnet/training.h says).
+_LEAST_GROUP_CHANNELS = 8
+_MOST_PIXELS = 65_000
+_MOST_TERMS = 65_000
+
+
 def kernel_conv2d(
     x: Tensor, threshold: Tensor, weight: Tensor, estimator: Estimator, arguments: ConvArguments
 ) -> Tensor:
     """Return conv2d(sign(x - threshold), weight), with the slope of ``estimator`` in its backward pass.
 
-    The result, and the convolutions of the backward pass, have the type of torch.autocast, or float32.
+    The result, and the gradient of the signs, have the type of torch.autocast, or float32.
 
     ``x`` is (N, C, H, W), ``threshold`` (C, 1, 1), ``weight`` (O, C / groups, kh, kw) of values +-s with one
-    s for each of O. The sums are those of dirnet::binary_conv2d, which runtime.torch_operator defines.
+    s for each of O. The sums are those of dirnet::binary_conv2d, which runtime.torch_operator defines, and
+    the gradients those of dirnet::binary_conv2d_backward. In bfloat16, which processors multiply as fast as
+    whole numbers of 16 bits, they are PyTorch's, and for what the operator is not made for, such as a
+    depthwise convolution.
     """
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
@@ -90,19 +102,54 @@ class _KernelConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, threshold, weight, t, k = ctx.saved_tensors
-        g, dtype = ctx.arguments, ctx.dtype
-        top, left, bottom, right = g.padding
-        signs, padding = hard_sign(x, threshold).to(dtype), (top, left)
-        if (top, left) != (bottom, right):
-            signs, padding = functional.pad(signs, (left, right, top, bottom)), (0, 0)
-        to_signs, to_weight, _ = torch.ops.aten.convolution_backward(
-            *(gradient.to(dtype), signs, weight.to(dtype), None),
-            *(list(g.stride), list(padding), list(g.dilation), False, [0, 0], g.groups),
-            [True, True, False],
-        )
-        if padding != (top, left):
-            to_signs = to_signs[:, :, top : top + x.shape[2], left : left + x.shape[3]]
+        gradient, arguments = gradient.to(ctx.dtype), ctx.arguments
+        fast = _kernels_have_gradients(gradient, weight, arguments.groups)
+        gradients = _kernel_gradients if fast else _torch_gradients
+        to_signs, to_weight = gradients(gradient, x, threshold, weight, arguments)
         # As in sign.estimated_sign.
         to_x = to_signs * slope_of(x - threshold, t, k, ctx.kind, ctx.window)
         to_threshold = -to_x.sum_to_size(threshold.shape) if ctx.needs_input_grad[1] else None
         return to_x.to(x.dtype), to_threshold, to_weight.float(), *(None,) * 6
+
+
+def _kernels_have_gradients(gradient: Tensor, weight: Tensor, groups: int) -> bool:
+    outs, ins, *kernel = weight.shape
+    return (
+        gradient.dtype is torch.float32
+        and min(ins, outs // groups) >= _LEAST_GROUP_CHANNELS
+        and math.prod(gradient.shape[2:]) <= _MOST_PIXELS
+        and outs // groups * math.prod(kernel) <= _MOST_TERMS
+    )
+
+
+def _kernel_gradients(
+    gradient: Tensor, x: Tensor, threshold: Tensor, weight: Tensor, arguments: ConvArguments
+) -> tuple[Tensor, Tensor]:
+    return torch.ops.dirnet.binary_conv2d_backward(
+        gradient,
+        x,
+        threshold.flatten(),
+        weight,
+        list(arguments.stride),
+        list(arguments.padding),
+        list(arguments.dilation),
+        arguments.groups,
+    )
+
+
+def _torch_gradients(
+    gradient: Tensor, x: Tensor, threshold: Tensor, weight: Tensor, arguments: ConvArguments
+) -> tuple[Tensor, Tensor]:
+    g, dtype = arguments, gradient.dtype
+    top, left, bottom, right = g.padding
+    signs, padding = hard_sign(x, threshold).to(dtype), (top, left)
+    if (top, left) != (bottom, right):
+        signs, padding = functional.pad(signs, (left, right, top, bottom)), (0, 0)
+    to_signs, to_weight, _ = torch.ops.aten.convolution_backward(
+        *(gradient, signs, weight.to(dtype), None),
+        *(list(g.stride), list(padding), list(g.dilation), False, [0, 0], g.groups),
+        [True, True, False],
+    )
+    if padding != (top, left):
+        to_signs = to_signs[:, :, top : top + x.shape[2], left : left + x.shape[3]]
+    return to_signs, to_weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,10 @@ from dirnet_convert.finetune.losses import Objective
 from dirnet_convert.recipe import Precision
 
 StepFunction = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "No CUDA runtime is found" not in record.getMessage()
 
 
 class TrainingStep(nn.Module):
@@ -73,6 +78,8 @@ class Compiled:
         self._compiled: Callable[..., Any] | None = None
         self._note = note
         if has_compiler():
+            # PyTorch logs it where CUDA's tools are and no accelerator is, which is as good a place to train.
+            logging.getLogger("torch.utils.cpp_extension").addFilter(_is_news)
             self._compiled = torch.compile(function, dynamic=False)
             note("The training step is compiled first, which takes a minute or two.")
         else:

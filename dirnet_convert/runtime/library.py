@@ -103,6 +103,11 @@ def _declare(library: ctypes.CDLL) -> None:
         *(number, number, address, address, address, ctypes.POINTER(length)),
         *(number, address, number, address),
     ]
+    library.dirnet_sign_conv2d_backward.restype = number
+    library.dirnet_sign_conv2d_backward.argtypes = [
+        *(number, number, address, address, address, ctypes.POINTER(length)),
+        *(number, address, address, address, number, address),
+    ]
     library.dirnet_norm_tail.restype = number
     library.dirnet_norm_tail.argtypes = [number, *(address,) * 4, number, address]
     library.dirnet_norm_tail_backward.restype = number

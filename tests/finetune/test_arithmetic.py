@@ -50,19 +50,41 @@ def _pair(conv: nn.Conv2d, kind: EstimatorKind) -> tuple[BinaryConv2d, BinaryCon
         {"padding": 1, "padding_mode": "circular", "bias": False},
     ],
 )
-def test_layer_gives_the_same_sums_and_gradients(kind: EstimatorKind, arguments: dict) -> None:
-    _check_layer(nn.Conv2d(6, 8, (2, 3), **arguments), kind, compiled=False)
+@pytest.mark.parametrize("channels", [6, 24])  # of which the kernels leave the gradients of one to PyTorch
+def test_layer_gives_the_same_sums_and_gradients(kind: EstimatorKind, arguments: dict, channels: int) -> None:
+    _check_layer(nn.Conv2d(channels, 20, (2, 3), **arguments), kind, compiled=False)
 
 
-def test_compiled_layer_gives_the_same_sums_and_gradients() -> None:
-    _check_layer(nn.Conv2d(6, 8, 3, padding=1), EstimatorKind.DTE, compiled=True)
+@pytest.mark.parametrize("channels", [6, 24])
+def test_compiled_layer_gives_the_same_sums_and_gradients(channels: int) -> None:
+    _check_layer(nn.Conv2d(channels, 20, 3, padding=1), EstimatorKind.DTE, compiled=True)
+
+
+@pytest.mark.parametrize(
+    ("conv", "expected"),
+    [
+        (nn.Conv2d(16, 16, 3), 1),
+        (nn.Conv2d(16, 16, 3, groups=2), 1),
+        (nn.Conv2d(16, 16, 3, groups=16), 0),
+        (nn.Conv2d(16, 16, 3, groups=4), 0),
+    ],
+)
+@pytest.mark.parametrize("half", [False, True])
+def test_narrow_groups_and_bfloat16_have_torchs_gradients(
+    conv: nn.Conv2d, expected: int, half: bool
+) -> None:
+    _, layer = _pair(conv, EstimatorKind.STE)
+    with torch.profiler.profile() as seen, torch.autocast("cpu", torch.bfloat16, enabled=half):
+        layer(torch.randn(2, 16, 5, 5, requires_grad=True)).sum().backward()
+    calls = sum(e.count for e in seen.key_averages() if e.key == "dirnet::binary_conv2d_backward")
+    assert calls == (0 if half else expected)
 
 
 def _check_layer(conv: nn.Conv2d, kind: EstimatorKind, compiled: bool) -> None:
     print(f"seed {SEED}")
     torch.manual_seed(SEED)
     layers = _pair(conv, kind)
-    image, slope = torch.randn(3, 6, 9, 10), None
+    image, slope = torch.randn(3, conv.in_channels, 9, 10), None
     results = []
     for layer in layers:
         x = image.clone().requires_grad_()
@@ -72,8 +94,9 @@ def _check_layer(conv: nn.Conv2d, kind: EstimatorKind, compiled: bool) -> None:
         y.backward(slope)
         results.append((y, x.grad, *(p.grad for p in layer.parameters())))
     assert torch.equal(results[0][0], results[1][0])
+    # The kernels round gradients to 16 bits.
     for plain, fast in zip(*results, strict=True):
-        torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(fast, plain, rtol=1e-3, atol=1e-4 * plain.abs().max().item())
 
 
 def test_evaluation_is_the_same_and_layers_stay_with_torch_while_they_fade(
@@ -138,7 +161,9 @@ def test_training_has_the_same_losses(
         arithmetic = {layer.arithmetic.value for layer in binary_layers(job.student)}
         assert arithmetic == {name.value}
         losses.append(seen.losses)
-    bound = 1e-4 if precision is Precision.FLOAT32 else 0.05
+    # The first step has the same weights; what rounding the gradients changes turns a sign here and there.
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-6 if precision is Precision.FLOAT32 else 0.01)
+    bound = 0.01 if precision is Precision.FLOAT32 else 0.05
     assert losses[0] == pytest.approx(losses[1], rel=bound)
     # The stem's norm and those of both binary convolutions, at each step.
     assert calls == [TrainArithmetic.KERNELS] * (3 * len(losses[1]) if traced else 0)

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from dirnet_convert.errors import DirnetError
-from dirnet_convert.runtime.torch_operator import binary_conv2d
+from dirnet_convert.runtime.torch_operator import binary_conv2d, binary_conv2d_backward
 
 SEED = 11
 # channels, out channels, kernel, stride, padding (top, left, bottom, right), dilation, groups
@@ -77,3 +77,79 @@ def test_impossible_shapes_are_refused() -> None:
     x, threshold, weight = _inputs(6, 4, (3, 3), 2)
     with pytest.raises(DirnetError, match="shape is impossible"):
         binary_conv2d(x, threshold, weight, (1, 1), (1, 1, 1, 1), (1, 1), 5, torch.float32)
+
+
+def _torch_gradients(
+    gradient: torch.Tensor, x: torch.Tensor, threshold: torch.Tensor, weight: torch.Tensor, geometry: tuple
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradients of signs and weights in double precision."""
+    *_, stride, (top, left, bottom, right), dilation, groups = geometry
+    signs = torch.where(x >= threshold.view(-1, 1, 1), 1.0, -1.0).double().requires_grad_()
+    weight = weight.double().requires_grad_()
+    padded = functional.pad(signs, (left, right, top, bottom))
+    functional.conv2d(padded, weight, None, stride, 0, dilation, groups).backward(gradient.double())
+    return signs.grad, weight.grad
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_gradients_are_those_of_a_convolution_but_for_rounding(geometry: tuple, dtype: torch.dtype) -> None:
+    channels, out, kernel, stride, padding, dilation, groups = geometry
+    x, threshold, weight = _inputs(channels, out, kernel, groups)
+    x[0, 0, 0, 0], x[0, 1, 2, 3] = threshold[0], torch.nan
+    y = binary_conv2d(x, threshold, weight, stride, padding, dilation, groups, torch.float32)
+    gradient = torch.randn_like(y).to(dtype)
+    to_signs, to_weight = binary_conv2d_backward(
+        gradient, x, threshold, weight, stride, padding, dilation, groups
+    )
+    assert to_signs.shape == x.shape and to_signs.dtype == dtype
+    assert to_weight.shape == weight.shape and to_weight.dtype == torch.float32
+    signs_wanted, weight_wanted = _torch_gradients(gradient, x, threshold, weight, geometry)
+    rounding = 4e-3 if dtype is torch.bfloat16 else 1e-4
+    for got, wanted, bound in ((to_signs, signs_wanted, rounding), (to_weight, weight_wanted, 1e-4)):
+        assert (got.double() - wanted).norm() <= bound * wanted.norm()
+
+
+def test_gradients_of_whole_numbers_are_exact_for_any_threads() -> None:
+    geometry = GEOMETRIES[1]
+    x, threshold, weight = _inputs(16, 32, (3, 3), 1)
+    x = torch.randn(40, 16, 20, 20)
+    gradient = torch.randint(-32767, 32768, (40, 32, 10, 10)).float()
+    # The largest magnitude, which becomes 32,767, in each channel of each image.
+    gradient[:, :, 0, 0] = 32767
+    weight = weight.sign()
+    wanted = _torch_gradients(gradient, x, threshold, weight, geometry)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            to_signs, to_weight = binary_conv2d_backward(gradient, x, threshold, weight, *geometry[3:])
+            assert torch.equal(to_signs, wanted[0].float())
+            # Blocks of images are added up in float32.
+            torch.testing.assert_close(to_weight, wanted[1].float(), rtol=1e-6, atol=1.0)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_is_not_finite_is_not_rounded_away() -> None:
+    x, threshold, weight = _inputs(16, 16, (3, 3), 1)
+    for value in (torch.nan, torch.inf):
+        gradient = torch.randn(3, 16, 9, 10)
+        gradient[1, 2, 3, 4] = value
+        to_signs, to_weight = binary_conv2d_backward(gradient, x, threshold, weight, *GEOMETRIES[0][3:])
+        assert to_signs.isnan().any() and to_weight[2].isnan().all() and to_weight[3].isfinite().all()
+
+
+def test_gradients_are_an_operator_that_compilers_may_trust() -> None:
+    geometry = GEOMETRIES[1]
+    x, threshold, weight = _inputs(16, 32, (3, 3), 1)
+    torch.library.opcheck(
+        binary_conv2d_backward, (torch.randn(3, 32, 5, 5), x, threshold, weight, *geometry[3:])
+    )
+
+
+def test_gradients_of_images_too_large_for_whole_numbers_are_refused() -> None:
+    x, threshold, weight = _inputs(1, 1, (1, 1), 1)
+    x = torch.randn(1, 1, 300, 300)
+    with pytest.raises(DirnetError, match="shape is impossible"):
+        binary_conv2d_backward(x, x, threshold, weight, (1, 1), (0, 0, 0, 0), (1, 1), 1)

@@ -1,10 +1,11 @@
 """Trains ResNet-20 for CIFAR-10 once for each row of the ablation and writes README.md beside this file.
 
     python docs/results/ablations/run.py --data-dir DATA --weights FILE [--epochs 12] [--seeds 0]
-                                         [--share 1/2] [--only KEY ...] [--work FOLDER]
+                                         [--precision bfloat16] [--share 1/2] [--only KEY ...] [--work FOLDER]
 
 What was trained is stored in results.json and not trained again; a training that was stopped goes on where it
-was. Two of these on a core each (--share 1/2 and --share 2/2, with taskset and OMP_NUM_THREADS=1) take less
+was. Without arithmetic in bfloat16 a machine is faster in float32; the page marks what was trained so. Two of
+these on a core each (--share 1/2 and --share 2/2, with taskset and OMP_NUM_THREADS=1) take less
 time than one on two.
 """
 
@@ -40,7 +41,13 @@ def train(variant: Variant, seed: int, options: argparse.Namespace) -> dict[str,
             recipe=RECIPE,
             data_dir=options.data_dir,
             weights=options.weights,
-            overrides=[*COMMON, *variant.options, f"finetune.epochs={options.epochs}", f"seed={seed}"],
+            overrides=[
+                *COMMON,
+                *variant.options,
+                f"finetune.precision={options.precision}",
+                f"finetune.epochs={options.epochs}",
+                f"seed={seed}",
+            ],
             out=run.path,
         )
     api.finetune(run)
@@ -50,6 +57,7 @@ def train(variant: Variant, seed: int, options: argparse.Namespace) -> dict[str,
         "variant": variant.key,
         "seed": seed,
         "epochs": options.epochs,
+        "precision": options.precision,
         "top1_percent": accuracy.top1_percent,
         "test_images": accuracy.images,
         "by_epoch_percent": [epoch["test_top1_percent"] for epoch in epochs],
@@ -81,6 +89,7 @@ def main() -> int:
     parser.add_argument("--weights", required=True)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--share", default="1/1", help="this process's part of the rows, such as 1/2")
     keys = [variant.key for variant in VARIANTS]
     parser.add_argument("--only", nargs="+", metavar="KEY", choices=keys, default=keys)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# What all rows share: the recipe cifar10-resnet20, in bfloat16 on any machine, without fading.
+# What all rows share: the recipe cifar10-resnet20 without fading.
 RECIPE = "cifar10-resnet20"
-COMMON = (
-    "finetune.precision=bfloat16",
-    "estimator.gradual_inputs=0",
-    "estimator.gradual_weights=0",
-)
+COMMON = ("estimator.gradual_inputs=0", "estimator.gradual_weights=0")
 
 STE = ("estimator.weights=ste", "estimator.inputs=ste")
 LABELS = ("distill.label_weight=1", "distill.logit_weight=0")

@@ -57,7 +57,7 @@ DIRNET_EXPORT int dirnet_binary_max_pool2d(const uint64_t* input, const int64_t 
 typedef void (*dirnet_fork)(void (*work)(void* arg), void* arg, unsigned threads, unsigned flags);
 
 /* What a training computes with the kernels (see training.h). Types: 0 float32, 1 bfloat16. Activations: 0
-   none, 1 PReLU, 2 clip. dirnet_training_built is 0 for an ISA that has none of the three functions. */
+   none, 1 PReLU, 2 clip. dirnet_training_built is 0 for an ISA that has none of the four functions. */
 DIRNET_EXPORT int dirnet_training_built(int isa);
 
 /* x (N, H, W, C), weights (O, kh, kw, C / group) of +-s, y (N, Ho, Wo, O); shape as in dirnet_binary_conv2d.
@@ -65,6 +65,14 @@ DIRNET_EXPORT int dirnet_training_built(int isa);
 DIRNET_EXPORT int dirnet_sign_conv2d(int isa, int x_type, const void* x, const float* threshold,
                                      const float* weights, const int64_t shape[16], int y_type, void* y,
                                      int threads, dirnet_fork fork);
+
+/* The gradients of sign(x - threshold) (N, H, W, C), of y_gradient's type, and of weights, from y_gradient
+   (N, Ho, Wo, O), rounded as training.h says. DIRNET_BAD_ARGUMENT also where the shape is too large for that.
+ */
+DIRNET_EXPORT int dirnet_sign_conv2d_backward(int isa, int x_type, const void* x, const float* threshold,
+                                              const float* weights, const int64_t shape[16],
+                                              int gradient_type, const void* y_gradient, void* signs_gradient,
+                                              float* weights_gradient, int threads, dirnet_fork fork);
 
 struct dirnet_tail {
   int64_t pixels;

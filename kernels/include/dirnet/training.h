@@ -1,5 +1,5 @@
-// What a training on processors computes with the kernels: sums of signs in the forward pass, and what stands
-// between two binary convolutions, forward and backward.
+// What a training on processors computes with the kernels: binary convolutions and what stands between two of
+// them, forward and backward.
 //
 // Results are the same to the bit on every ISA and for any number of threads.
 #ifndef DIRNET_TRAINING_H_
@@ -23,6 +23,28 @@ bool training_built(Isa isa);
 // as Conv2dShape. False only when memory ran out.
 bool sign_conv2d(Isa isa, FloatType x_type, const void* x, const float* threshold, const float* weights,
                  const Conv2dShape& shape, FloatType y_type, void* y, const Parallel& parallel);
+
+// What the gradient dL/dy (N, Ho, Wo, O) of the function above becomes.
+struct SignConvGradients {
+  void* signs = nullptr;     // (N, H, W, C) of the gradient's type: dL/dsign(x - threshold)
+  float* weights = nullptr;  // (O, kh, kw, C / group)
+};
+
+// The most values of an output channel in one image, and of one output channel's and one input channel's
+// window, for which the sums below stay within 32 bits.
+constexpr int64_t kMostGradientPixels = 65000;
+constexpr int64_t kMostGradientTerms = 65000;
+
+// Both convolutions of the backward pass, on signs and on gradients rounded to whole numbers of 16 bits:
+// blocks of about 1,024 pixels share a scale, for `signs` one of them all, for `weights` one for each output
+// channel, and the block's largest magnitude becomes 32,767. So a gradient is wrong by 1 / 65,534 of that at
+// most, and those of magnitudes below 1e-30 count as 0; sums over signs are then exact. A NaN or an infinity
+// makes all that its block takes part in NaN. Besides the assumptions above, Ho * Wo <= kMostGradientPixels
+// and O / group * kh * kw <= kMostGradientTerms. False only when memory ran out.
+bool sign_conv2d_backward(Isa isa, FloatType x_type, const void* x, const float* threshold,
+                          const float* weights, const Conv2dShape& shape, FloatType gradient_type,
+                          const void* y_gradient, const SignConvGradients& gradients,
+                          const Parallel& parallel);
 
 enum class TailActivation : int {
   kNone,

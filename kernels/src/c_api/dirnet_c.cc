@@ -191,6 +191,26 @@ int dirnet_sign_conv2d(int isa, int x_type, const void* x, const float* threshol
   return done ? DIRNET_OK : DIRNET_OUT_OF_MEMORY;
 }
 
+int dirnet_sign_conv2d_backward(int isa, int x_type, const void* x, const float* threshold,
+                                const float* weights, const int64_t shape[16], int gradient_type,
+                                const void* y_gradient, void* signs_gradient, float* weights_gradient,
+                                int threads, dirnet_fork fork) {
+  if (!trains(isa)) return DIRNET_ISA_UNAVAILABLE;
+  Conv2dShape s;
+  if (x == nullptr || threshold == nullptr || weights == nullptr || shape == nullptr ||
+      y_gradient == nullptr || signs_gradient == nullptr || weights_gradient == nullptr ||
+      !float_type(x_type) || !float_type(gradient_type) || !read_conv_shape(shape, &s) || s.out_h() < 1 ||
+      s.out_w() < 1 || s.out_h() * s.out_w() > dirnet::kMostGradientPixels ||
+      s.out_c / s.group * s.kernel_h * s.kernel_w > dirnet::kMostGradientTerms) {
+    return DIRNET_BAD_ARGUMENT;
+  }
+  const bool done = dirnet::sign_conv2d_backward(
+      static_cast<Isa>(isa), static_cast<dirnet::FloatType>(x_type), x, threshold, weights, s,
+      static_cast<dirnet::FloatType>(gradient_type), y_gradient, {signs_gradient, weights_gradient},
+      Team(threads, fork).parallel());
+  return done ? DIRNET_OK : DIRNET_OUT_OF_MEMORY;
+}
+
 int dirnet_norm_tail(int isa, const struct dirnet_tail* tail, void* y, float* mean, float* variance,
                      int threads, dirnet_fork fork) {
   if (!trains(isa)) return DIRNET_ISA_UNAVAILABLE;

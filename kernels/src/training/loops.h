@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include "training/gradient_loops.h"
+
 namespace dirnet {
 
 // Channels that a loop works on at once.
@@ -58,6 +60,7 @@ struct TrainingLoops {
   TailForwardLoop forward[kTailActivations];
   TailSumsLoop backward_sums[kTailActivations];
   TailBackwardLoop backward;
+  GradientLoops gradients;
 };
 
 extern const TrainingLoops kPortableTraining;

@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "driver/unroll.h"
+#include "training/gradient_loops_of_isa.h"
 #include "training/loops.h"
 
 namespace dirnet {
@@ -272,6 +273,7 @@ constexpr TrainingLoops kLoops = {
     {tail_forward<NoActivation>, tail_forward<Prelu>, tail_forward<Clip>},
     {tail_backward_sums<NoActivation>, tail_backward_sums<Prelu>, tail_backward_sums<Clip>},
     tail_backward,
+    kGradientLoops,
 };
 
 }  // namespace

@@ -1,0 +1,54 @@
+#include "training/gradient_layout.h"
+
+#include "driver/layout.h"
+#include "training/gradient_loops.h"
+
+namespace dirnet {
+
+namespace {
+
+// Pixels that share a scale, at least: enough that reading and adding up a tile's sums costs little.
+constexpr int64_t kBlockPixels = 1024;
+
+constexpr int64_t even(int64_t count) { return (count + 1) / 2 * 2; }
+constexpr int64_t at_least_zero(int64_t count) { return count < 0 ? 0 : count; }
+
+}  // namespace
+
+// The input 0 meets the last tap at the output (pad - (kernel - 1) * dilation) / stride, which is negative
+// where the window begins before the image, and the last input meets the first tap at (in - 1 + pad) /
+// stride.
+GradientAxis::GradientAxis(int64_t inputs, int64_t outputs, int64_t taps, int64_t step, int64_t pads,
+                           int64_t spread)
+    : in(inputs),
+      out(outputs),
+      kernel(taps),
+      stride(step),
+      pad(pads),
+      dilation(spread),
+      before(ceil_div(at_least_zero((kernel - 1) * dilation - pad), stride)),
+      padded(before + out + at_least_zero((in - 1 + pad) / stride - (out - 1))) {}
+
+GradientLayout::GradientLayout(const Conv2dShape& s)
+    : taps(s.kernel_h * s.kernel_w),
+      group_in(s.in_c / s.group),
+      group_out(s.out_c / s.group),
+      in_tiles(ceil_div(group_in, kDotLanes)),
+      out_tiles(ceil_div(group_out, kDotLanes)),
+      images(ceil_div(kBlockPixels, s.out_h() * s.out_w())),
+      y(s.in_h, s.out_h(), s.kernel_h, s.stride_h, s.pad_top, s.dilation_h),
+      x(s.in_w, s.out_w(), s.kernel_w, s.stride_w, s.pad_left, s.dilation_w),
+      pixel_values(even(group_out)),
+      padded_image(y.padded * x.padded * pixel_values),
+      pairs_row(even(x.out) * kDotLanes),
+      pairs_tile(y.out * pairs_row),
+      pairs_image(s.group * out_tiles * pairs_tile),
+      plane_height((y.out - 1) * y.stride + (y.kernel - 1) * y.dilation + 1),
+      plane_width(even(x.out) + (x.kernel - 1) * x.dilation / x.stride),
+      phase_values(plane_height * plane_width),
+      plane_values(x.stride * phase_values),
+      signs_image(s.in_c * plane_values),
+      tap_values(pixel_values * kDotLanes),
+      weights_tile(taps * tap_values) {}
+
+}  // namespace dirnet
