@@ -70,9 +70,7 @@ def test_compiled_layer_gives_the_same_sums_and_gradients(channels: int) -> None
     ],
 )
 @pytest.mark.parametrize("half", [False, True])
-def test_narrow_groups_and_bfloat16_have_torchs_gradients(
-    conv: nn.Conv2d, expected: int, half: bool
-) -> None:
+def test_narrow_groups_and_bfloat16_have_torchs_gradients(conv: nn.Conv2d, expected: int, half: bool) -> None:
     _, layer = _pair(conv, EstimatorKind.STE)
     with torch.profiler.profile() as seen, torch.autocast("cpu", torch.bfloat16, enabled=half):
         layer(torch.randn(2, 16, 5, 5, requires_grad=True)).sum().backward()
