@@ -1,13 +1,26 @@
-"""How a training looks on the terminal: a bar with the rate and the time left, a line for each epoch."""
+"""How a training looks on the terminal: a bar with the rate and the time left, a line for each epoch.
+
+Elsewhere, as in a log file, a line a minute stands for the bar.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from dirnet_convert.finetune.job import TrainResult
 from dirnet_convert.finetune.observer import EpochReport, Observers, SilentObserver, StepReport, TrainObserver
@@ -16,6 +29,8 @@ from dirnet_convert.run import RunFolder
 
 # The share of the last loss in the one that is shown, so that it can be read.
 SMOOTHING = 0.05
+# Between two lines where there is no terminal that a bar could move on, but a file that somebody looks into.
+LOG_SECONDS = 60.0
 # The share of an epoch from which on waiting for images is worth a word.
 WORTH_SAYING = 0.05
 
@@ -66,6 +81,7 @@ class TerminalObserver(SilentObserver):
         self._epochs = 0
         self._loss: float | None = None
         self._tested = 0
+        self._logged = time.monotonic()
 
     def started(self, done_steps: int, total_steps: int, total_epochs: int) -> None:
         self._epochs = total_epochs
@@ -87,6 +103,16 @@ class TerminalObserver(SilentObserver):
             description=f"epoch {report.epoch}/{self._epochs}",
             detail=f"loss {self._loss:.3f}  {rate}",
         )
+        now = time.monotonic()
+        if not self._progress.console.is_terminal and now - self._logged >= LOG_SECONDS:
+            self._logged = now
+            self._log(self._progress.tasks[self._task])
+
+    def _log(self, task: Task) -> None:
+        seconds = task.time_remaining
+        left = "" if seconds is None else f"  {datetime.timedelta(seconds=round(seconds))} left"
+        detail = task.fields["detail"].strip()
+        self.note(f"{task.description}  step {task.completed:.0f}/{task.total:.0f}  {detail}{left}")
 
     def evaluated(self, images: int) -> None:
         self._tested += images

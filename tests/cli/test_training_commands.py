@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from dirnet_convert.cli import training_progress
 from dirnet_convert.cli.training_progress import epochs_words, training_observer
-from dirnet_convert.finetune.observer import EpochReport
+from dirnet_convert.finetune.observer import EpochReport, StepReport
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +46,26 @@ def test_an_epochs_line_says_where_time_went_only_where_it_matters() -> None:
     assert line in plain and "waiting" not in plain and "held out" not in plain
     assert f"{line}, 20 s of it waiting for images" in _said(data_wait_s=20.0)
     assert "held out top-1 70.00 %  test top-1 61.50 %" in _said(held_out={"holdout_top1_percent": 70.0})
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_log_file_has_a_line_a_minute_where_a_terminal_has_a_bar(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10_000, 25))
+    monkeypatch.setattr(training_progress.time, "monotonic", lambda: float(next(clock)))
+    text = io.StringIO()
+    console = Console(file=text, width=200, force_terminal=terminal)
+    with training_observer(console, quiet=False) as observer:
+        observer.started(10, 40, 4)
+        for step in range(11, 18):
+            observer.stepped(StepReport(step, 40, 2, 1.25, 64))
+    lines = [line for line in text.getvalue().splitlines() if line.startswith("epoch 2/4  step")]
+    if terminal:
+        assert lines == []
+        return
+    assert [line.split("  loss")[0] for line in lines] == ["epoch 2/4  step 13/40", "epoch 2/4  step 16/40"]
+    assert all("loss 1.250" in line and "images/s" in line and line.endswith(" left") for line in lines)
 
 
 def test_one_epoch_is_no_epochs() -> None:
