@@ -5,7 +5,8 @@
 // is known: T_a[w] = popcount(w xor a). So xor and count are one shuffle, vpshufb(T_a, w), and one byte add,
 // for 32 channels and 4 input channels: 64 multiply-adds an operation. (Counting the bits of w xor a itself
 // takes eight operations for 256.) The tables are 16 bytes each, one for each value of a; a pixel's byte
-// picks two of them.
+// picks two of them. Where they begin takes more instructions to find than to use, and all blocks of output
+// channels need it: so the input is spread first, each byte to the two offsets that its nibbles mean.
 //
 // A byte step adds at most 8 to a byte, so the counts are widened after every 31 (31 * 8 = 248 <= 255).
 #include <immintrin.h>
@@ -26,6 +27,8 @@ constexpr int kLanes = 32;
 constexpr int kSharedGroupChannels = 16;
 constexpr int kTilePixels =
     4;  // 4 x 2 counts + 4 weight nibbles + 2 tables + mask + temporary of 16 registers
+constexpr int kSpreadBytes =
+    2;  // of a byte of input: where the tables of its low and of its high nibble begin
 constexpr int kStepsPerByte = 31;
 constexpr int kFlushesPerHalf = 65535 / (kStepsPerByte * 8);
 
@@ -45,7 +48,7 @@ constexpr NibbleTables make_tables() {
 }
 constexpr NibbleTables kTables = make_tables();
 
-__m256i load_table(int nibble_times_16) {
+__m256i load_table(size_t nibble_times_16) {
   const uint8_t* table = &kTables.table[0][0] + nibble_times_16;
   return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
 }
@@ -107,15 +110,14 @@ __m256i first_lanes(int left) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-// The steps of dirnet::Epilogue on one pixel by V registers of lanes. Every step is asked for once and then
-// done for the whole pixel, which stays in registers. max(clip_min, v) takes its second operand when they are
-// unordered or equal, as v < clip_min ? clip_min : v does; min likewise.
-template <int P, int V>
+// The steps of dirnet::Epilogue on the first kEights times eight channels of one pixel. Every step is asked
+// for once and then done for the whole pixel, which stays in registers. max(clip_min, v) takes its second
+// operand when they are unordered or equal, as v < clip_min ? clip_min : v does; min likewise.
+template <int kEights, int P, int V>
 DIRNET_INLINE void finish_pixel(const ConvTile& t, const WideCounts<P, V>& counts, int p) {
-  constexpr int kEights = V * kLanes / 8;
   const BlockEpilogue& e = *t.epilogue;
   const int64_t offset = t.output[p] * e.pixel_floats;
-  const bool whole = e.channels == V * kLanes;
+  const bool whole = e.channels == kEights * 8;
   const __m256i dot_max = _mm256_set1_epi32(t.dot_max);
   __m256 value[kEights];
   DIRNET_UNROLL
@@ -153,9 +155,16 @@ DIRNET_INLINE void finish_pixel(const ConvTile& t, const WideCounts<P, V>& count
     DIRNET_UNROLL
     for (int i = 0; i < kEights; ++i) _mm256_storeu_ps(e.y + offset + i * 8, value[i]);
   } else if (e.y != nullptr) {
+    // A mask is for the last eight alone: some CPUs take many times as long for a masked store as for a plain
+    // one.
     DIRNET_UNROLL
     for (int i = 0; i < kEights; ++i) {
-      _mm256_maskstore_ps(e.y + offset + i * 8, first_lanes(e.channels - i * 8), value[i]);
+      const int left = e.channels - i * 8;
+      if (left >= 8) {
+        _mm256_storeu_ps(e.y + offset + i * 8, value[i]);
+      } else if (left > 0) {
+        _mm256_maskstore_ps(e.y + offset + i * 8, first_lanes(left), value[i]);
+      }
     }
   }
   if (e.bits != nullptr) {
@@ -167,6 +176,16 @@ DIRNET_INLINE void finish_pixel(const ConvTile& t, const WideCounts<P, V>& count
     }
     const uint64_t channels = e.channels == kBlockChannels ? ~uint64_t{0} : (uint64_t{1} << e.channels) - 1;
     store_bits(e, t.output[p], bits & channels);
+  }
+}
+
+template <int P, int V>
+DIRNET_INLINE void finish_tile(const ConvTile& t, const WideCounts<P, V>& counts) {
+  constexpr int kEights = V * kLanes / 8;
+  if (t.epilogue->channels <= (kEights / 2) * 8) {
+    for (int p = 0; p < P; ++p) finish_pixel<kEights / 2>(t, counts, p);
+  } else {
+    for (int p = 0; p < P; ++p) finish_pixel<kEights>(t, counts, p);
   }
 }
 
@@ -186,12 +205,13 @@ void conv_tile_px32v(const ConvTile& t) {
   for (int64_t row = 0; row < t.rows; ++row) {
     for (int64_t tap = 0; tap < t.taps; ++tap) {
       int64_t at = row * t.input_row_bytes + tap * t.input_tap_bytes;
-      const int64_t last = at + t.units;
+      int64_t left = t.units;
       const uint8_t* weights = t.weights + row * t.weight_row_bytes + tap * t.weight_tap_bytes;
-      while (at < last) {
-        const int64_t stop = last - at < room ? last : at + room;
-        room -= stop - at;
-        for (; at < stop; ++at) {
+      while (left > 0) {
+        const int64_t steps = left < room ? left : room;
+        room -= steps;
+        left -= steps;
+        for (const int64_t stop = at + steps * kSpreadBytes; at < stop; at += kSpreadBytes) {
           __m256i w_low[V];
           __m256i w_high[V];
           DIRNET_UNROLL
@@ -203,9 +223,8 @@ void conv_tile_px32v(const ConvTile& t) {
           weights += V * kLanes;
           DIRNET_UNROLL
           for (int p = 0; p < P; ++p) {
-            const int a = input[p][at];
-            const __m256i table_low = load_table((a & 0x0F) * 16);
-            const __m256i table_high = load_table(a & 0xF0);
+            const __m256i table_low = load_table(input[p][at]);
+            const __m256i table_high = load_table(input[p][at + 1]);
             DIRNET_UNROLL
             for (int v = 0; v < V; ++v) {
               count[p][v] = _mm256_add_epi8(count[p][v], _mm256_shuffle_epi8(table_low, w_low[v]));
@@ -226,7 +245,7 @@ void conv_tile_px32v(const ConvTile& t) {
     }
   }
   wide.add(count);
-  for (int p = 0; p < P; ++p) finish_pixel(t, wide, p);
+  finish_tile(t, wide);
 }
 
 // Blocks of several groups: every lane has a byte of input of its own, so that no table of the pixel serves
@@ -283,7 +302,22 @@ void shared_tile_px32v(const ConvTile& t) {
     }
   }
   wide.add(count);
-  for (int p = 0; p < P; ++p) finish_pixel(t, wide, p);
+  finish_tile(t, wide);
+}
+
+void spread_input(const uint8_t* input, int64_t units, uint8_t* spread) {
+  int64_t i = 0;
+  for (; i + 16 <= units; i += 16, spread += 16 * kSpreadBytes) {
+    const __m256i bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(input + i)));
+    const __m256i low = _mm256_and_si256(_mm256_slli_epi16(bytes, 4), _mm256_set1_epi16(0x00F0));
+    const __m256i high =
+        _mm256_and_si256(_mm256_slli_epi16(bytes, 8), _mm256_set1_epi16(static_cast<int16_t>(0xF000)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(spread), _mm256_or_si256(low, high));
+  }
+  for (; i < units; ++i, spread += kSpreadBytes) {
+    spread[0] = static_cast<uint8_t>(input[i] << 4);
+    spread[1] = input[i] & 0xF0;
+  }
 }
 
 using TileFunction = void (*)(const ConvTile&);
@@ -322,7 +356,8 @@ void binarize(const float* x, int64_t pixels, int64_t channels, const float* thr
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {1,       kLanes,  kTilePixels, kSharedGroupChannels, conv_tile,
-                              nullptr, nullptr, nullptr,     shared_tile,          binarize};
+const Kernels kAvx2Kernels = {1,           kSpreadBytes, kLanes,  kTilePixels, kSharedGroupChannels,
+                              conv_tile,   spread_input, nullptr, nullptr,     nullptr,
+                              shared_tile, binarize};
 
 }  // namespace dirnet

@@ -272,7 +272,8 @@ void binarize(const float* x, int64_t pixels, int64_t channels, const float* thr
 
 }  // namespace
 
-const Kernels kAvx512Kernels = {kUnitBytes,  kLanes,           kTilePixels,   kSharedGroupChannels, conv_tile,
-                                triple_tile, single_taps_tile, triple_planes, shared_tile,          binarize};
+const Kernels kAvx512Kernels = {kUnitBytes,           kUnitBytes,    kLanes,      kTilePixels,
+                                kSharedGroupChannels, conv_tile,     nullptr,     triple_tile,
+                                single_taps_tile,     triple_planes, shared_tile, binarize};
 
 }  // namespace dirnet

@@ -10,6 +10,7 @@
 #include "driver/memory.h"
 #include "driver/parallel.h"
 #include "driver/prefetch.h"
+#include "driver/spread_input.h"
 #include "driver/tile_classes.h"
 #include "driver/triple_planes.h"
 #include "reference/reference.h"
@@ -36,6 +37,7 @@ class Convolution {
         out_h_(shape.out_h()),
         out_w_(shape.out_w()),
         input_(reinterpret_cast<const uint8_t*>(input)),
+        unit_bytes_(kernels.unit_bytes),
         pixel_bytes_(words_for(shape.in_c) * 8),
         group_bytes_(layout_.shared ? 0 : layout_.group_in / 8) {}
 
@@ -49,6 +51,18 @@ class Convolution {
     input_ = aligned;
     group_bytes_ = layout_.units * layout_.unit_bytes;
     pixel_bytes_ = shape_.group * group_bytes_;
+  }
+
+  // Whether the micro-kernels read a copy of the input with its units spread.
+  bool wants_spread_input() const { return !layout_.shared && kernels_.spread_input != nullptr; }
+  const uint8_t* input() const { return input_; }
+  int64_t pixel_bytes() const { return pixel_bytes_; }
+
+  void use_spread_input(const uint8_t* spread) {
+    input_ = spread;
+    unit_bytes_ = kernels_.input_unit_bytes;
+    pixel_bytes_ = pixel_bytes_ / kernels_.unit_bytes * unit_bytes_;
+    group_bytes_ = group_bytes_ / kernels_.unit_bytes * unit_bytes_;
   }
 
   // False only when memory ran out.
@@ -191,7 +205,7 @@ class Convolution {
       // Taps of a row that touch in memory are one long run.
       if (layout_.shared) {
         run_tile = kernels_.shared_tile;
-      } else if (tile.input_tap_bytes == tile.units * layout_.unit_bytes) {
+      } else if (tile.input_tap_bytes == tile.units * unit_bytes_) {
         tile.units *= tile.taps;
         tile.taps = 1;
       }
@@ -281,9 +295,20 @@ class Convolution {
   int64_t out_h_;
   int64_t out_w_;
   const uint8_t* input_;
+  int64_t unit_bytes_;   // of the input
   int64_t pixel_bytes_;  // from one input pixel to the next
   int64_t group_bytes_;  // from one group to the next in an input pixel
 };
+
+// False only when memory ran out.
+bool run_spread(const Kernels& kernels, const Conv2dShape& shape, Convolution& convolution,
+                const Parallel& parallel) {
+  if (!convolution.wants_spread_input()) return convolution.run(parallel);
+  const SpreadInput spread(kernels, shape, convolution.input(), convolution.pixel_bytes(), parallel);
+  if (spread.empty()) return false;
+  convolution.use_spread_input(spread.data());
+  return convolution.run(parallel);
+}
 
 // False only when memory ran out.
 bool run_images(const Kernels& kernels, const PackedWeights& weights, const uint64_t* input,
@@ -291,24 +316,26 @@ bool run_images(const Kernels& kernels, const PackedWeights& weights, const uint
   const TileClasses classes(shape, kernels.tile_pixels);
   if (!classes.ok()) return false;
   Convolution convolution(kernels, weights.data(), input, shape, epilogue, classes);
-  if (convolution.reads_in_place()) {
-    return convolution.run(parallel);
-  }
+  if (convolution.reads_in_place()) return run_spread(kernels, shape, convolution, parallel);
   const GroupAlignment alignment(shape, kernels.unit_bytes);
   const AlignedBuffer aligned(alignment.bytes());
   if (aligned.data() == nullptr) return false;
   alignment.run(input, aligned.data(), parallel);
   convolution.use_aligned_groups(aligned.data());
-  return convolution.run(parallel);
+  return run_spread(kernels, shape, convolution, parallel);
 }
 
-// Planes of more images than these would leave the nearest caches before they are read.
-constexpr int64_t kPlanesBytes = 256 * 1024;
+// Copies of more images than these would leave the nearest caches before they are read.
+constexpr int64_t kCopiedBytes = 256 * 1024;
 
 int64_t images_at_once(const Kernels& kernels, const Conv2dShape& shape) {
-  if (shape.batch <= 1 || !WeightLayout(shape, kernels).triples) return shape.batch;
-  const int64_t bytes = kTripleParts * shape.in_h * shape.in_w * words_for(shape.in_c) * 8;
-  return bytes < kPlanesBytes ? kPlanesBytes / bytes : 1;
+  if (shape.batch <= 1) return shape.batch;
+  const WeightLayout layout(shape, kernels);
+  const bool spreads = kernels.spread_input != nullptr && !layout.shared;
+  if (!layout.triples && !spreads) return shape.batch;
+  const int64_t copies = layout.triples ? kTripleParts : kernels.input_unit_bytes / kernels.unit_bytes;
+  const int64_t bytes = copies * shape.in_h * shape.in_w * words_for(shape.in_c) * 8;
+  return bytes < kCopiedBytes ? kCopiedBytes / bytes : 1;
 }
 
 }  // namespace

@@ -86,11 +86,14 @@ struct ConvTile {
 // lanes. Where an ISA has triple_tile, rows of three taps lie as [row][unit][part][lane].
 struct Kernels {
   int unit_bytes;
+  int input_unit_bytes;  // of a unit as conv_tile reads it: unit_bytes, or what spread_input makes of it
   int lane_multiple;
   int tile_pixels;            // the most pixels that conv_tile and shared_tile take
   int shared_group_channels;  // the widest groups, in input channels, for which shared_tile is worth its
                               // while
   void (*conv_tile)(const ConvTile& tile);
+  // Null where conv_tile reads the input as it is.
+  void (*spread_input)(const uint8_t* input, int64_t units, uint8_t* spread);
   // Of kernels with rows of three taps: pixels that see all three, their input being the planes' first and
   // its pixel the middle one; pixels that see `taps` of them. Null where conv_tile is as fast.
   void (*triple_tile)(const ConvTile& tile);
