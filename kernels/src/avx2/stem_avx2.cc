@@ -10,7 +10,11 @@ namespace {
 struct Avx2Lanes {
   using Reg = __m256;
   static constexpr int kLanes = 8;
-  static constexpr int kTiles = 2;  // 6 x 2 sums, a weight and a broadcast of 16 registers
+  // 6 x 2 sums, two weights and a broadcast of 16 registers: 8 loads for 12 products. All six positions of a
+  // row would need 18 loads for as many, where a cycle has time for two of either.
+  static constexpr int kTiles = 6;
+  static constexpr int kRegisters = 2;
+  static constexpr bool kByRows = false;
 
   static Reg load(const float* p) { return _mm256_loadu_ps(p); }
   static void store(float* p, Reg r) { _mm256_storeu_ps(p, r); }

@@ -11,6 +11,8 @@ struct Avx512Lanes {
   using Reg = __m512;
   static constexpr int kLanes = 16;
   static constexpr int kTiles = 4;  // 6 x 4 sums, a weight and a broadcast of 32 registers
+  static constexpr int kRegisters = 1;
+  static constexpr bool kByRows = true;
 
   static Reg load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, Reg r) { _mm512_storeu_ps(p, r); }

@@ -1,7 +1,8 @@
 // The stem's micro-kernels, written once over a register type `V` of an ISA:
-//   V::Reg, V::kLanes (divides 16), V::kTiles (Winograd tiles at a time), load, store, set1, add, sub, mul,
-//   fma(a, b, c) = a * b + c, max(a, b) and min(a, b), which give b where the operands are unordered,
-//   prelu(v, slope) = v < 0 ? slope * v : v.
+//   V::Reg, V::kLanes (divides 16), V::kTiles and V::kRegisters (Winograd tiles, and registers of channels,
+//   at a time), V::kByRows (whether all six positions of a row are, too, or one), load, store, set1, add,
+//   sub, mul, fma(a, b, c) = a * b + c, max(a, b) and min(a, b), which give b where the operands are
+//   unordered, prelu(v, slope) = v < 0 ? slope * v : v.
 // Internal linkage on purpose: every ISA's own file includes it and gets its own copy.
 #ifndef DIRNET_SRC_DRIVER_STEM_LANES_H_
 #define DIRNET_SRC_DRIVER_STEM_LANES_H_
@@ -77,75 +78,139 @@ struct StemLanes {
     return f.has_slope ? V::prelu(v, f.slope) : v;
   }
 
-  // One row of positions, six of them, of T tiles and one register of channels: 6 x T sums in registers, each
-  // the product of transformed inputs and weights over the channels, then the horizontal half of A'.
-  template <int T>
-  static DIRNET_INLINE void multiply_row(const WinogradStrip& s, const float* input, const float* weights,
-                                         Reg (&half)[3][T]) {
-    Reg sum[6][T];
+  // Tiles whose transformed inputs share cache lines.
+  static constexpr int kRunTiles = 16;
+  // Registers of channels that go through a run of tiles together, and the numbers in them.
+  static constexpr int kRegisters = V::kRegisters;
+  static constexpr int kTogether = kRegisters * kLanes;
+  // What the horizontal half of A' leaves of one row of positions.
+  using HalfTiles = float[kRunTiles][3][kTogether];
+
+  // The products of kPositions neighbouring positions of T tiles, summed over the channels: as many sums in
+  // registers as there are of these and kRegisters.
+  template <int kPositions, int T>
+  static DIRNET_INLINE void multiply(const WinogradStrip& s, const float* input, const float* weights,
+                                     Reg (&sum)[kPositions][T][kRegisters]) {
     DIRNET_UNROLL
-    for (int p = 0; p < 6; ++p) {
+    for (int p = 0; p < kPositions; ++p) {
       DIRNET_UNROLL
-      for (int t = 0; t < T; ++t) sum[p][t] = V::set1(0.0F);
+      for (int t = 0; t < T; ++t) {
+        DIRNET_UNROLL
+        for (int r = 0; r < kRegisters; ++r) sum[p][t][r] = V::set1(0.0F);
+      }
     }
     const int64_t input_step = s.channels * s.input_pitch;
     const int64_t weight_step = s.channels * kStemLanes;
     for (int64_t c = 0; c < s.channels; ++c) {
       DIRNET_UNROLL
-      for (int p = 0; p < 6; ++p) {
-        const Reg w = V::load(weights + p * weight_step + c * kStemLanes);
+      for (int p = 0; p < kPositions; ++p) {
         const float* x = input + p * input_step + c * s.input_pitch;
+        Reg w[kRegisters];
         DIRNET_UNROLL
-        for (int t = 0; t < T; ++t) sum[p][t] = V::fma(V::set1(x[t]), w, sum[p][t]);
+        for (int r = 0; r < kRegisters; ++r)
+          w[r] = V::load(weights + p * weight_step + c * kStemLanes + r * kLanes);
+        DIRNET_UNROLL
+        for (int t = 0; t < T; ++t) {
+          const Reg value = V::set1(x[t]);
+          DIRNET_UNROLL
+          for (int r = 0; r < kRegisters; ++r) sum[p][t][r] = V::fma(value, w[r], sum[p][t][r]);
+        }
       }
     }
-    DIRNET_UNROLL
-    for (int t = 0; t < T; ++t) {
-      Reg m[6];
-      Reg y[3];
-      DIRNET_UNROLL
-      for (int p = 0; p < 6; ++p) m[p] = sum[p][t];
-      output_transform(m, y);
-      DIRNET_UNROLL
-      for (int k = 0; k < 3; ++k) half[k][t] = y[k];
-    }
   }
 
-  // Tiles whose transformed inputs share cache lines, and what one row of positions leaves of them.
-  static constexpr int kRunTiles = 16;
-  using HalfTiles = float[kRunTiles][3][kLanes];
+  static DIRNET_INLINE void put_half(Reg (&m)[6], float (&half)[3][kTogether], int r) {
+    Reg y[3];
+    output_transform(m, y);
+    DIRNET_UNROLL
+    for (int k = 0; k < 3; ++k) V::store(half[k] + r * kLanes, y[k]);
+  }
 
+  // One row of positions, six of them, of T tiles: all in registers until the half of A'.
   template <int T>
-  static void row_of_tiles(const WinogradStrip& s, int row, int64_t tile, int64_t channel,
-                           float (*half_tiles)[3][kLanes]) {
-    const float* weights = s.weights + channel / kStemLanes * kWinogradPositions * s.channels * kStemLanes +
-                           channel % kStemLanes;
-    Reg half[3][T];
-    multiply_row<T>(s, s.input + row * 6 * s.channels * s.input_pitch + tile,
-                    weights + row * 6 * s.channels * kStemLanes, half);
+  static void row_of_tiles(const WinogradStrip& s, const float* input, const float* weights,
+                           float (*half_tiles)[3][kTogether]) {
+    Reg sum[6][T][kRegisters];
+    multiply<6, T>(s, input, weights, sum);
     DIRNET_UNROLL
     for (int t = 0; t < T; ++t) {
       DIRNET_UNROLL
-      for (int k = 0; k < 3; ++k) V::store(half_tiles[t][k], half[k][t]);
+      for (int r = 0; r < kRegisters; ++r) {
+        Reg m[6];
+        DIRNET_UNROLL
+        for (int p = 0; p < 6; ++p) m[p] = sum[p][t][r];
+        put_half(m, half_tiles[t], r);
+      }
     }
   }
 
-  // The at most T tiles from `tile` on, together: one by one, each would load all the weights for itself.
+  // One position of T tiles.
   template <int T>
-  static void last_of_row(const WinogradStrip& s, int row, int64_t tile, int64_t tiles, int64_t channel,
-                          float (*half_tiles)[3][kLanes]) {
+  static void position_of_tiles(const WinogradStrip& s, const float* input, const float* weights,
+                                float (*products)[kTogether]) {
+    Reg sum[1][T][kRegisters];
+    multiply<1, T>(s, input, weights, sum);
+    DIRNET_UNROLL
+    for (int t = 0; t < T; ++t) {
+      DIRNET_UNROLL
+      for (int r = 0; r < kRegisters; ++r) V::store(products[t] + r * kLanes, sum[0][t][r]);
+    }
+  }
+
+  // Calls job(T, first) for `tiles` tiles in groups of V::kTiles and one of the rest: one by one, each would
+  // load all the weights for itself.
+  template <typename Job>
+  static DIRNET_INLINE void in_groups(int64_t tiles, const Job& job) {
+    int64_t t = 0;
+    for (; t + V::kTiles <= tiles; t += V::kTiles) job(Count<V::kTiles>{}, t);
+    rest_group<V::kTiles - 1>(tiles - t, t, job);
+  }
+
+  template <int T>
+  struct Count {
+    static constexpr int kValue = T;
+  };
+
+  template <int T, typename Job>
+  static DIRNET_INLINE void rest_group(int64_t tiles, int64_t first, const Job& job) {
     if constexpr (T > 0) {
       if (tiles == T) {
-        row_of_tiles<T>(s, row, tile, channel, half_tiles);
+        job(Count<T>{}, first);
       } else {
-        last_of_row<T - 1>(s, row, tile, tiles, channel, half_tiles);
+        rest_group<T - 1>(tiles, first, job);
       }
     }
   }
 
-  // The vertical half of A' and the epilogue of `tiles` tiles.
+  static void row_of_run(const WinogradStrip& s, const float* input, const float* weights, int64_t tiles,
+                         HalfTiles& half_tiles) {
+    if constexpr (V::kByRows) {
+      in_groups(tiles, [&](auto count, int64_t t) {
+        row_of_tiles<decltype(count)::kValue>(s, input + t, weights, half_tiles + t);
+      });
+    } else {
+      alignas(64) float products[6][kRunTiles][kTogether];
+      for (int p = 0; p < 6; ++p) {
+        in_groups(tiles, [&](auto count, int64_t t) {
+          position_of_tiles<decltype(count)::kValue>(s, input + p * s.channels * s.input_pitch + t,
+                                                     weights + p * s.channels * kStemLanes, products[p] + t);
+        });
+      }
+      for (int64_t t = 0; t < tiles; ++t) {
+        DIRNET_UNROLL
+        for (int r = 0; r < kRegisters; ++r) {
+          Reg m[6];
+          DIRNET_UNROLL
+          for (int p = 0; p < 6; ++p) m[p] = V::load(products[p][t] + r * kLanes);
+          put_half(m, half_tiles[t], r);
+        }
+      }
+    }
+  }
+
+  // The vertical half of A' and the epilogue of `tiles` tiles, for one register of channels.
   static void finish_tiles(const WinogradStrip& s, int64_t first, int64_t tiles, int64_t channel,
-                           const HalfTiles (&rows)[6]) {
+                           const HalfTiles (&rows)[6], int r) {
     const Finish finish = finish_of(s.epilogue, channel);
     for (int64_t t = 0; t < tiles; ++t) {
       for (int k = 0; k < 3; ++k) {
@@ -154,30 +219,31 @@ struct StemLanes {
         Reg m[6];
         Reg y[3];
         DIRNET_UNROLL
-        for (int i = 0; i < 6; ++i) m[i] = V::load(rows[i][t][k]);
+        for (int i = 0; i < 6; ++i) m[i] = V::load(rows[i][t][k] + r * kLanes);
         output_transform(m, y);
         DIRNET_UNROLL
-        for (int r = 0; r < 3; ++r) {
-          V::store(s.output[r] + column * s.out_c + channel, finished(y[r], finish));
+        for (int i = 0; i < 3; ++i) {
+          V::store(s.output[i] + column * s.out_c + channel, finished(y[i], finish));
         }
       }
     }
   }
 
   static void winograd(const WinogradStrip& s) {
+    static_assert(kStemLanes % kTogether == 0, "weights lie in groups of kStemLanes");
     // All positions' weights and inputs together are more than the nearest cache holds, a row of them is not:
     // each row goes through a run of tiles before the next one.
     alignas(64) HalfTiles rows[6];
-    for (int64_t channel = 0; channel < s.out_c; channel += kLanes) {
+    for (int64_t channel = 0; channel < s.out_c; channel += kTogether) {
+      const float* weights = s.weights + channel / kStemLanes * kWinogradPositions * s.channels * kStemLanes +
+                             channel % kStemLanes;
       for (int64_t first = 0; first < s.tiles; first += kRunTiles) {
         const int64_t tiles = s.tiles - first < kRunTiles ? s.tiles - first : kRunTiles;
         for (int row = 0; row < 6; ++row) {
-          int64_t t = 0;
-          for (; t + V::kTiles <= tiles; t += V::kTiles)
-            row_of_tiles<V::kTiles>(s, row, first + t, channel, rows[row] + t);
-          last_of_row<V::kTiles - 1>(s, row, first + t, tiles - t, channel, rows[row] + t);
+          row_of_run(s, s.input + row * 6 * s.channels * s.input_pitch + first,
+                     weights + row * 6 * s.channels * kStemLanes, tiles, rows[row]);
         }
-        finish_tiles(s, first, tiles, channel, rows);
+        for (int r = 0; r < kRegisters; ++r) finish_tiles(s, first, tiles, channel + r * kLanes, rows, r);
       }
     }
   }

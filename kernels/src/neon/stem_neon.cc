@@ -11,6 +11,8 @@ struct NeonLanes {
   using Reg = float32x4_t;
   static constexpr int kLanes = 4;
   static constexpr int kTiles = 4;  // 6 x 4 sums, a weight and a broadcast of 32 registers
+  static constexpr int kRegisters = 1;
+  static constexpr bool kByRows = true;
 
   static Reg load(const float* p) { return vld1q_f32(p); }
   static void store(float* p, Reg r) { vst1q_f32(p, r); }

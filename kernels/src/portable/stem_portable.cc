@@ -13,6 +13,8 @@ struct PortableLanes {
   };
   static constexpr int kLanes = 4;
   static constexpr int kTiles = 1;
+  static constexpr int kRegisters = 1;
+  static constexpr bool kByRows = true;
 
   template <typename Step>
   static DIRNET_INLINE Reg each(const Step& step) {
