@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 from variants import COMMON, RECIPE, VARIANTS
@@ -12,19 +13,38 @@ from variants import COMMON, RECIPE, VARIANTS
 from dirnet_convert.files import write_atomic
 
 HERE = Path(__file__).resolve().parent
+# The precision of a row that says nothing else.
+USUAL = "bfloat16"
 
 
-def by_row() -> dict[tuple[str, int], list[float]]:
-    """Return each row's accuracies, one per seed, by its key and the number of epochs."""
+@dataclass(frozen=True)
+class Trained:
+    """One training of a row: its accuracy, and the arithmetic of what is not binary."""
+
+    top1_percent: float
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.top1_percent:.2f}" + ("" if self.precision == USUAL else f" ({self.precision})")
+
+
+def by_row() -> dict[tuple[str, int], list[Trained]]:
+    """Return each row's trainings, one per seed, by its key and the number of epochs."""
     path = HERE / "results.json"
     rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    found: dict[tuple[str, int], list[float]] = defaultdict(list)
+    found: dict[tuple[str, int], list[Trained]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row["seed"]):
-        found[row["variant"], row["epochs"]].append(row["top1_percent"])
+        trained = Trained(row["top1_percent"], row.get("precision", USUAL))
+        found[row["variant"], row["epochs"]].append(trained)
     return found
 
 
-def table(epochs: int, found: dict[tuple[str, int], list[float]]) -> str:
+def mean_percent(trainings: list[Trained]) -> float:
+    """Return the mean accuracy."""
+    return statistics.mean(training.top1_percent for training in trainings)
+
+
+def table(epochs: int, found: dict[tuple[str, int], list[Trained]]) -> str:
     """Return the rows that were trained over ``epochs`` in Markdown."""
     lines = ["| | top-1, % | against | difference |", "|---|---:|---|---:|"]
     titles = {variant.key: variant.title for variant in VARIANTS}
@@ -34,10 +54,10 @@ def table(epochs: int, found: dict[tuple[str, int], list[float]]) -> str:
             lines.append(f"| {variant.title} | not run | | |")
             continue
         other = found.get((variant.against, epochs))
-        cells = [variant.title, ", ".join(f"{value:.2f}" for value in values), "", ""]
+        cells = [variant.title, ", ".join(map(str, values)), "", ""]
         if other is not None:
             cells[2] = titles[variant.against].removeprefix("+ ")
-            cells[3] = f"{statistics.mean(values) - statistics.mean(other):+.2f}"
+            cells[3] = f"{mean_percent(values) - mean_percent(other):+.2f}"
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -49,9 +69,10 @@ def write_page() -> None:
     command = f"python docs/results/ablations/run.py --data-dir DATA --weights {weights}"
     parts = [
         "# What each part is worth: ResNet-20 on CIFAR-10",
-        f"Every row is the recipe `{RECIPE}` with `{' '.join(COMMON)}`, from the same weights, and "
-        "what [variants.py](variants.py) says. Figures are the last epoch's on all 10,000 test images, one a "
-        'seed. A "+" stands for what is added to the row that it is read against.',
+        f"Every row is the recipe `{RECIPE}` with `{' '.join(COMMON)}`, in {USUAL} where it says nothing "
+        "else, from the same weights, and what [variants.py](variants.py) says. Figures are the last "
+        'epoch\'s on all 10,000 test images, one a seed. A "+" stands for what is added to the row that it '
+        "is read against.",
         f"`{command}` trains what is missing. Each epoch's accuracy, dates and versions are in results.json.",
     ]
     for epochs in sorted({epochs for _, epochs in found}):

@@ -75,7 +75,7 @@ struct Pairs {
     second = both >> 16;
   }
   DIRNET_INLINE void add_products(int32_t pair, Sums* sums) const {
-    *sums += first * static_cast<int16_t>(pair & 0xFFFF) + second * (pair >> 16);
+    *sums += first * int32_t{static_cast<int16_t>(pair)} + second * (pair >> 16);
   }
   Sums first, second;
 };
