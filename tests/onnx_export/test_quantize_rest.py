@@ -141,9 +141,25 @@ def test_the_runtime_computes_with_bytes(
         assert not {"Relu", "Clip", "PRelu", "MaxPool"} & set(found) and found.count("MatMul") == 1
 
 
-def test_the_float_layers_are_close(exported: Exported) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_no_processor_saturates_a_sum_of_two_products(name: str, quantized: Quantized) -> None:
+    """x86 without VNNI adds them in 16 bits: 2 * 255 * 64 fits, 2 * 255 * 65 does not."""
+    model = quantized(name).model
+    held = constants(model)
+    weights = [
+        held[node.input[0]]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in held
+    ]
+    weights = [weight for weight in weights if weight.dtype == np.int8]
+    assert weights and all(np.abs(weight.astype(int)).max() <= 64 for weight in weights)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_float_layers_are_close(seed: int) -> None:
     """Where nothing is binary, INT8 alone is left to differ."""
-    torch.manual_seed(0)
+    print(f"seed {seed}")
+    torch.manual_seed(seed)
     network = nn.Sequential(*stem(), nn.Conv2d(16, 24, 1, bias=False), *head(24)).eval()
     pixels = torch.randn(16, 3, 10, 12)
     model, _ = binary_model(network, pixels[:1])
@@ -154,7 +170,7 @@ def test_the_float_layers_are_close(exported: Exported) -> None:
     )
     assert len(result.layers) == 3
     error = np.sqrt(np.square(plain - coarse).mean() / np.square(plain).mean())
-    assert 0 < error < 0.05
+    assert 0 < error < 0.02
 
 
 def test_a_tensor_that_a_layer_shares_stays_float_for_the_binary_one() -> None:
