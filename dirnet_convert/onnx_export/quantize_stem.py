@@ -10,7 +10,8 @@ from dirnet_convert.onnx_export.operators import DOMAIN
 from dirnet_convert.runtime.int8 import INT8_STEM
 
 FLOAT_STEM = "StemConv2d"
-_LARGEST_WEIGHT = 127
+# Not 127: runtimes that add two products of bytes in 16 bits, as x86 without VNNI does, would saturate.
+_LARGEST_WEIGHT = 64
 _BYTES = 255
 
 
@@ -59,7 +60,8 @@ def image_quantization(images: np.ndarray) -> tuple[np.float32, int]:
 def quantize_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return ``weight`` (O, C, kh, kw) as int8 and the step (O) of each output channel.
 
-    Source: ONNX Runtime's symmetric form per channel: step = max |w| / 127, so that both signs reach as far.
+    Source: ONNX Runtime's symmetric form per channel with a reduced range: step = max |w| / 64, so that both
+    signs reach as far.
     """
     most = np.abs(weight).reshape(len(weight), -1).max(axis=1)
     step = np.where(most > 0, most / _LARGEST_WEIGHT, 1.0).astype(np.float32)

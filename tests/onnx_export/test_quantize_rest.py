@@ -146,13 +146,10 @@ def test_no_processor_saturates_a_sum_of_two_products(name: str, quantized: Quan
     """x86 without VNNI adds them in 16 bits: 2 * 255 * 64 fits, 2 * 255 * 65 does not."""
     model = quantized(name).model
     held = constants(model)
-    weights = [
-        held[node.input[0]]
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in held
-    ]
-    weights = [weight for weight in weights if weight.dtype == np.int8]
-    assert weights and all(np.abs(weight.astype(int)).max() <= 64 for weight in weights)
+    names = [node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"]
+    names += [node.input[1] for node in model.graph.node if node.op_type.startswith("StemConv2dInt8")]
+    weights = [held[name] for name in names if name in held and held[name].dtype == np.int8]
+    assert len(weights) > 1 and all(np.abs(weight.astype(int)).max() <= 64 for weight in weights)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -34,7 +34,7 @@ def test_each_channel_of_weights_has_its_step() -> None:
     weight[1] *= 1000
     weight[2] = 0
     quantized, step = quantize_weight(weight)
-    assert np.abs(quantized).max(axis=(1, 2, 3)).tolist() == [127, 127, 0, 127]
+    assert np.abs(quantized).max(axis=(1, 2, 3)).tolist() == [64, 64, 0, 64]
     error = np.abs(quantized * step[:, None, None, None] - weight).max(axis=(1, 2, 3))
     assert (error <= 0.51 * step).all()
 
