@@ -25,10 +25,10 @@ namespace {
 
 constexpr int kLanes = 32;
 constexpr int kSharedGroupChannels = 16;
-constexpr int kTilePixels =
-    4;  // 4 x 2 counts + 4 weight nibbles + 2 tables + mask + temporary of 16 registers
-constexpr int kSpreadBytes =
-    2;  // of a byte of input: where the tables of its low and of its high nibble begin
+// 4 x 2 counts + 4 weight nibbles + 2 tables + mask + temporary of 16 registers.
+constexpr int kTilePixels = 4;
+// Of a byte of input: where the tables of its low and of its high nibble begin.
+constexpr int kSpreadBytes = 2;
 constexpr int kStepsPerByte = 31;
 constexpr int kFlushesPerHalf = 65535 / (kStepsPerByte * 8);
 
