@@ -33,6 +33,10 @@ class ConvArguments:
     dilation: tuple[int, int]
     groups: int
 
+    def of_operator(self) -> tuple[list[int], list[int], list[int], int]:
+        """Return the four as PyTorch's operators take them."""
+        return list(self.stride), list(self.padding), list(self.dilation), self.groups
+
 
 # Sixteen channels of a group lie side by side in the kernels of the backward pass: with fewer than half of
 # them the float convolution is faster. Sums over more pixels or terms would need more than 32 bits (as
@@ -92,10 +96,7 @@ class _KernelConv(torch.autograd.Function):
             x,
             threshold.flatten(),
             weight,
-            list(arguments.stride),
-            list(arguments.padding),
-            list(arguments.dilation),
-            arguments.groups,
+            *arguments.of_operator(),
             dtype,
         )
 
@@ -130,10 +131,7 @@ def _kernel_gradients(
         x,
         threshold.flatten(),
         weight,
-        list(arguments.stride),
-        list(arguments.padding),
-        list(arguments.dilation),
-        arguments.groups,
+        *arguments.of_operator(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 
 import torch
@@ -38,17 +39,13 @@ def binary_conv2d(
     Raises:
         DirnetError: the compiled library is missing, or refuses the shapes.
     """
-    batch, _, height, width = x.shape
-    out_channels = weight.shape[0]
     geometry = _geometry(x, weight, stride, padding, dilation, groups)
-    values = last(x.to(nearest_type(x.dtype)))
-    weights, thresholds = last(weight.to(torch.float32)), threshold.to(torch.float32).contiguous()
-    size = geometry.output_size(height, width)
-    y = x.new_empty(batch, *size, out_channels, dtype=nearest_type(dtype))
-    shape = geometry.c_shape(batch, height, width, out_channels)
+    operands = _operands(x, threshold, weight)
+    size = geometry.output_size(*x.shape[2:])
+    y = x.new_empty(x.shape[0], *size, weight.shape[0], dtype=nearest_type(dtype))
     library, isa = library_and_isa()
     status = library.dirnet_sign_conv2d(
-        *(isa, TYPES[values.dtype], values.data_ptr(), thresholds.data_ptr(), weights.data_ptr(), shape),
+        *(isa, *_addresses(operands), _c_shape(geometry, x, weight)),
         *(TYPES[y.dtype], y.data_ptr(), *thread_team()),
     )
     checked_status(status)
@@ -90,16 +87,14 @@ def binary_conv2d_backward(
     Raises:
         DirnetError: the compiled library is missing, or refuses the shapes.
     """
-    batch, _, height, width = x.shape
     geometry = _geometry(x, weight, stride, padding, dilation, groups)
-    values, gradients = last(x.to(nearest_type(x.dtype))), last(gradient.to(nearest_type(gradient.dtype)))
-    weights, thresholds = last(weight.to(torch.float32)), threshold.to(torch.float32).contiguous()
+    values, _, weights = operands = _operands(x, threshold, weight)
+    gradients = last(gradient.to(nearest_type(gradient.dtype)))
     to_signs = torch.empty_like(values, dtype=gradients.dtype)
     to_weights = torch.empty_like(weights)
-    shape = geometry.c_shape(batch, height, width, weight.shape[0])
     library, isa = library_and_isa()
     status = library.dirnet_sign_conv2d_backward(
-        *(isa, TYPES[values.dtype], values.data_ptr(), thresholds.data_ptr(), weights.data_ptr(), shape),
+        *(isa, *_addresses(operands), _c_shape(geometry, x, weight)),
         *(TYPES[gradients.dtype], gradients.data_ptr(), to_signs.data_ptr(), to_weights.data_ptr()),
         *thread_team(),
     )
@@ -123,6 +118,21 @@ def _(
     to_signs = gradient.new_empty(batch, height, width, channels)
     to_weights = weight.new_empty(outs, *kernel, ins, dtype=torch.float32)
     return channels_last(to_signs), channels_last(to_weights)
+
+
+def _operands(x: Tensor, threshold: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the three as the kernels read them; they must live as long as their addresses are used."""
+    values = last(x.to(nearest_type(x.dtype)))
+    return values, threshold.to(torch.float32).contiguous(), last(weight.to(torch.float32))
+
+
+def _addresses(operands: tuple[Tensor, Tensor, Tensor]) -> tuple[int, ...]:
+    return (TYPES[operands[0].dtype], *(operand.data_ptr() for operand in operands))
+
+
+def _c_shape(geometry: ConvGeometry, x: Tensor, weight: Tensor) -> ctypes.Array[ctypes.c_int64]:
+    batch, _, height, width = x.shape
+    return geometry.c_shape(batch, height, width, weight.shape[0])
 
 
 def _geometry(

@@ -224,5 +224,11 @@ std::vector<Isa> kernels_to_test() {
   return found;
 }
 
+std::vector<Isa> isas_to_test() {
+  std::vector<Isa> isas = {Isa::kReference};
+  for (const Isa isa : kernels_to_test()) isas.push_back(isa);
+  return isas;
+}
+
 }  // namespace test
 }  // namespace dirnet

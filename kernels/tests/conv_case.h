@@ -58,6 +58,8 @@ bool same_result(const ConvCase& c, const ConvResult& expected, const ConvResult
 
 // ISAs that are built and that this CPU supports, the reference left out.
 std::vector<Isa> kernels_to_test();
+// The same with the reference, first.
+std::vector<Isa> isas_to_test();
 
 }  // namespace test
 }  // namespace dirnet

@@ -6,6 +6,7 @@
 
 #include "conv_case.h"
 #include "dirnet/training.h"
+#include "sign_conv_shapes.h"
 #include "threads.h"
 
 namespace dirnet {
@@ -180,12 +181,6 @@ bool same(const BackwardResult& a, const BackwardResult& b) {
   return equal;
 }
 
-std::vector<Isa> isas_to_test() {
-  std::vector<Isa> isas = {Isa::kReference};
-  for (const Isa isa : kernels_to_test()) isas.push_back(isa);
-  return isas;
-}
-
 void check_backward(const Conv2dShape& shape, Random& random) {
   for (const FloatType type : {FloatType::kFloat32, FloatType::kBfloat16}) {
     for (const Gradient kind : {Gradient::kWhole, Gradient::kAny}) {
@@ -245,10 +240,7 @@ int main(int argc, char** argv) {
   Random random(seed());
   const bool small = small_suite(argc, argv);
   check_extremes(random);
-  check_backward({3, 9, 10, 16, 16, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1}, random);
-  check_backward({2, 7, 5, 70, 66, 1, 1, 2, 1, 0, 0, 0, 0, 1, 1, 1}, random);
-  check_backward({2, 8, 9, 8, 12, 5, 3, 1, 2, 2, 1, 2, 0, 1, 2, 4}, random);
-  check_backward({0, 8, 8, 4, 4, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1}, random);
+  for (const Conv2dShape& shape : kSignConvShapes) check_backward(shape, random);
   check_backward({2, 6, 6, 3, 1, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1}, random);
   check_backward({1, 3, 3, 5, 7, 2, 2, 3, 3, 2, 0, 1, 4, 1, 1, 1}, random);
   check_backward({2, 7, 7, 6, 9, 3, 3, 2, 1, 4, 0, 3, 2, 2, 3, 3}, random);

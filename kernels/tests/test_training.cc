@@ -5,18 +5,13 @@
 
 #include "conv_case.h"
 #include "dirnet/training.h"
+#include "sign_conv_shapes.h"
 #include "threads.h"
 
 namespace dirnet {
 namespace test {
 
 namespace {
-
-std::vector<Isa> isas_to_test() {
-  std::vector<Isa> isas = {Isa::kReference};
-  for (const Isa isa : kernels_to_test()) isas.push_back(isa);
-  return isas;
-}
 
 float from_bfloat16(uint16_t half) {
   const uint32_t bits = static_cast<uint32_t>(half) << 16;
@@ -379,10 +374,7 @@ int main(int argc, char** argv) {
   check_tails(random, small);
   check_not_finite(random);
   check_rounding(random);
-  check_sign_conv({3, 9, 10, 16, 16, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1}, random);
-  check_sign_conv({2, 7, 5, 70, 66, 1, 1, 2, 1, 0, 0, 0, 0, 1, 1, 1}, random);
-  check_sign_conv({2, 8, 9, 8, 12, 5, 3, 1, 2, 2, 1, 2, 0, 1, 2, 4}, random);
-  check_sign_conv({0, 8, 8, 4, 4, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1}, random);
+  for (const Conv2dShape& shape : kSignConvShapes) check_sign_conv(shape, random);
   if (!small) check_sign_conv({5, 90, 90, 4, 20, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1}, random);
   return finish("test_training");
 }
