@@ -38,7 +38,7 @@ def quantize_static(model: Path, output: Path, images: np.ndarray, choice: Int8C
     the fastest of ONNX Runtime's forms on x86 with VNNI, and the form that it recommends there.
 
     Weights are -64 to 64: x86 without VNNI adds two products of bytes in 16 bits, which saturate beyond
-    32,767. 2 * 255 * 127 is more than that, 2 * 255 * 64 is not, and a file shall give the same anywhere.
+    32,767. 2 * 255 * 127 is more than that, 2 * 255 * 64 is not, and a file is for any processor.
     """
     from onnxruntime import quantization
 
