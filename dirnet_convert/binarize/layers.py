@@ -175,8 +175,13 @@ class BinaryConv2d(BinaryLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         zeros = self.zero_padding((x.shape[2], x.shape[3]))
-        x = pad_with_copies(x, self.padding, self.padding_mode)
-        y = self._kernel_sums(x, zeros) if self._has_only_signs else self._torch_sums(x, zeros)
+        x, stride = pad_with_copies(x, self.padding, self.padding_mode), self.stride
+        if self.kernel_size == (1, 1) and not any(zeros):
+            # Only the pixels that the stride leaves are looked at; not for PyTorch to gather, which it cannot
+            # where channels are few (see finetune.strided_pointwise).
+            x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
+        arguments = ConvArguments(stride, zeros, self.dilation, self.groups)
+        y = self._kernel_sums(x, arguments) if self._has_only_signs else self._torch_sums(x, arguments)
         # Added on its own, so that it is rounded once, as in the exported operator.
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
@@ -185,20 +190,17 @@ class BinaryConv2d(BinaryLayer):
         fades = self.training and (self.weight_estimator.fades or self.input_estimator.fades)
         return self.arithmetic is Arithmetic.KERNELS and not fades
 
-    def _kernel_sums(self, x: Tensor, zeros: Padding) -> Tensor:
-        arguments = ConvArguments(self.stride, zeros, self.dilation, self.groups)
+    def _kernel_sums(self, x: Tensor, arguments: ConvArguments) -> Tensor:
         weight = self._scaled_weight()
         return kernel_conv2d(x, self.aligned_threshold(x), weight, self.input_estimator, arguments)
 
-    def _torch_sums(self, x: Tensor, zeros: Padding) -> Tensor:
+    def _torch_sums(self, x: Tensor, arguments: ConvArguments) -> Tensor:
         signs = self.binarize_input(x)
-        top, left, bottom, right = zeros
-        padding = (top, left)
+        stride, (top, left, bottom, right), dilation, groups = arguments.of_operator()
+        padding = [top, left]
         if (top, left) != (bottom, right):
-            signs, padding = functional.pad(signs, (left, right, top, bottom)), (0, 0)
-        return functional.conv2d(
-            signs, self._scaled_weight(), None, self.stride, padding, self.dilation, self.groups
-        )
+            signs, padding = functional.pad(signs, (left, right, top, bottom)), [0, 0]
+        return functional.conv2d(signs, self._scaled_weight(), None, stride, padding, dilation, groups)
 
     def extra_repr(self) -> str:
         return (

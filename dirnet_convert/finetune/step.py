@@ -14,6 +14,7 @@ from torch._dynamo.exc import TorchDynamoException
 from torch._inductor.exc import CppCompileError
 
 from dirnet_convert.finetune.losses import Objective
+from dirnet_convert.finetune.strided_pointwise import gather_before_pointwise
 from dirnet_convert.recipe import Precision
 
 StepFunction = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
@@ -40,6 +41,7 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.half = precision is Precision.BFLOAT16
         self.student = student
+        gather_before_pointwise(student)
         self.teacher = teacher if objective.needs_teacher else None
         self.objective = objective
         self.compute = self._losses

@@ -120,6 +120,30 @@ def test_weight_gradient_is_orthogonal_to_the_weight() -> None:
     assert along.abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("channels", [3, 20])
+@pytest.mark.parametrize("stride", [(2, 2), (1, 3)])
+def test_strided_pointwise_gradients_are_those_of_the_pixels_left(
+    channels: int, stride: tuple[int, int]
+) -> None:
+    layer = _layer(nn.Conv2d(channels, 24, 1, stride=stride))
+    images = torch.randn(4, channels, 32, 31).to(memory_format=torch.channels_last)
+    x = images.clone().requires_grad_()
+    y = layer(x)
+    gradient = torch.randn_like(y)
+    y.backward(gradient)
+    got = (x.grad, layer.weight.grad, layer.threshold.grad, layer.bias.grad)
+
+    twin = _layer(nn.Conv2d(channels, 24, 1))
+    twin.load_state_dict(layer.state_dict())
+    left = images[:, :, :: stride[0], :: stride[1]].clone().requires_grad_()
+    twin(left).backward(gradient)
+    expected = torch.zeros_like(images)
+    expected[:, :, :: stride[0], :: stride[1]] = left.grad
+    torch.testing.assert_close(
+        got, (expected, twin.weight.grad, twin.threshold.grad, twin.bias.grad), rtol=1e-4, atol=1e-4
+    )
+
+
 @pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
 def test_copies_around_the_input_are_signs_too(mode: str) -> None:
     conv = nn.Conv2d(2, 3, 3, padding=(1, 2), padding_mode=mode)
