@@ -95,7 +95,7 @@ def pretrain_run(
     config = run.read_config()
     recipe = recipe or config.recipe
     if config.stage.is_binary:
-        raise UsageError(f"{run.path} is binarized; train it with 'dirnet finetune --run {run.path}'.")
+        raise UsageError(f"{run.path} is binarized; train it with 'dirnet finetune {run.path}'.")
     if recipe.model != config.recipe.model:
         raise UsageError(
             f"{run.path} holds {config.recipe.model.name}, another network or weights; make a new run."

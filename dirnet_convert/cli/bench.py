@@ -10,9 +10,11 @@ import typer
 from dirnet_convert.cli.options import (
     DataDirOption,
     JsonOption,
+    RunArgument,
     RunOption,
     console,
     error_console,
+    named_run,
     print_json,
 )
 from dirnet_convert.errors import DirnetError, UsageError, nearest_name
@@ -29,6 +31,7 @@ ENGINES = "fp32,int8,binary"
 
 
 def command(
+    named: RunArgument = None,
     run: RunOption = None,
     threads: Annotated[str, typer.Option("--threads", help="Numbers of threads, e.g. 1,2.")] = "1",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images in one inference.")] = 1,
@@ -130,7 +133,7 @@ def command(
         seed=seed,
         measure=MeasureOptions(rounds=rounds),
     )
-    folder = open_run(run)
+    folder = open_run(named_run(named, run))
     if way is Way.EMULATED:
         if (options.threads, batch, rounds, engines) != ((1,), 1, ROUNDS, ENGINES):
             raise UsageError(

@@ -16,6 +16,7 @@ from dirnet_convert.cli.options import (
     RunOption,
     console,
     error_console,
+    named_run,
     print_json,
 )
 from dirnet_convert.cli.target import EngineChoice, find_target
@@ -64,9 +65,7 @@ def command(
     from dirnet_convert.evaluate_detection import Precision, evaluate_detector
     from dirnet_convert.recipe import Task
 
-    if target is not None and run is not None:
-        raise UsageError("Name the run once, as an argument or with --run.")
-    chosen = find_target(target or run, engine)
+    chosen = find_target(named_run(target, run), engine)
     source = chosen.images(chosen.data_options(data, data_dir, image_size), download)
     detects = source.info.task is Task.DETECTION
     if chosen.config is not None and chosen.config.task is not source.info.task:

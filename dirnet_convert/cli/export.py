@@ -13,8 +13,10 @@ from dirnet_convert.cli.options import (
     DataDirOption,
     DownloadOption,
     JsonOption,
+    RunArgument,
     RunOption,
     console,
+    named_run,
     print_json,
 )
 from dirnet_convert.errors import UsageError
@@ -54,6 +56,7 @@ RestOption = Annotated[
 
 
 def command(
+    named: RunArgument = None,
     run: RunOption = None,
     onnx: FormatOption = True,
     openvino: OpenVinoOption = False,
@@ -84,7 +87,7 @@ def command(
 
     if out is not None and out.is_dir():
         raise UsageError(f"{out} is a folder; name the file to write, for example {out / 'model.onnx'}.")
-    folder = open_run(run)
+    folder = open_run(named_run(named, run))
     config = folder.read_config()
     if openvino:
         require_openvino_task(config)

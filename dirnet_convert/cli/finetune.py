@@ -10,10 +10,12 @@ from dirnet_convert.cli.options import (
     DataDirOption,
     DownloadOption,
     JsonOption,
+    RunArgument,
     RunOption,
     SetOption,
     console,
     lasting_path,
+    named_run,
     print_json,
 )
 
@@ -30,6 +32,7 @@ TensorBoardOption = Annotated[
 
 
 def command(
+    named: RunArgument = None,
     run: RunOption = None,
     epochs: EpochsOption = None,
     data_dir: DataDirOption = None,
@@ -61,7 +64,7 @@ def command(
     from dirnet_convert.run import open_run
     from dirnet_convert.training import finetune_run
 
-    folder = open_run(run)
+    folder = open_run(named_run(named, run))
     recipe = apply_overrides(folder.read_config().recipe, set_ or [])
     if epochs is not None:
         recipe = dataclasses.replace(recipe, finetune=dataclasses.replace(recipe.finetune, epochs=epochs))

@@ -53,9 +53,17 @@ SetOption = Annotated[
         "--set", metavar="KEY=VALUE", help="Override one knob, e.g. finetune.lr=0.05.", show_default=False
     ),
 ]
+RunArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[RUN]", help="Run folder; the newest one below runs/ if absent.", show_default=False
+    ),
+]
 RunOption = Annotated[
     Path | None,
-    typer.Option("--run", help="Run folder; the newest one below runs/ if absent.", show_default=False),
+    typer.Option(
+        "--run", metavar="RUN", help="Run folder; the newest one below runs/ if absent.", show_default=False
+    ),
 ]
 OutOption = Annotated[
     Path | None,
@@ -143,6 +151,17 @@ def _fail(sentence: str, code: int) -> NoReturn:
 def print_json(value: Any) -> None:
     """Print ``value`` as JSON on standard output."""
     typer.echo(json.dumps(value, indent=1))
+
+
+def named_run(argument: Path | None, option: Path | None) -> Path | None:
+    """Return the run folder that is named, as an argument or with --run, or None where none is.
+
+    Raises:
+        UsageError: it is named twice.
+    """
+    if argument is not None and option is not None:
+        raise UsageError("Name the run once, as an argument or with --run.")
+    return argument or option
 
 
 def run_of_model(model: str) -> RunFolder | None:

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from dirnet_convert.cli.options import JsonOption, RunOption, console, print_json
+from dirnet_convert.cli.options import JsonOption, RunArgument, RunOption, console, named_run, print_json
 
 
 def command(
+    named: RunArgument = None,
     run: RunOption = None,
     out: Annotated[
         Path | None,
@@ -22,12 +23,12 @@ def command(
 
     The page needs no other file and no network. While a training goes on, it shows what there is.
 
-    Example: `dirnet report --run runs/cifar10-resnet20`
+    Example: `dirnet report runs/cifar10-resnet20`
     """
     from dirnet_convert.report.page import write_report_page
     from dirnet_convert.run import open_run
 
-    folder = open_run(run)
+    folder = open_run(named_run(named, run))
     path = out or folder.report_path
     facts = write_report_page(folder, path)
     if json:

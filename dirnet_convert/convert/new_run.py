@@ -76,7 +76,7 @@ def _pretrained_run(recipe: Recipe) -> tuple[RunFolder, RunConfig] | None:
     if config.stage is Stage.PRETRAINING:
         raise UsageError(f"The training of {folder} is not finished; go on with 'dirnet pretrain {folder}'.")
     if config.stage.is_binary:
-        raise UsageError(f"{folder} is already binarized; go on with 'dirnet finetune --run {folder}'.")
+        raise UsageError(f"{folder} is already binarized; go on with 'dirnet finetune {folder}'.")
     return run, config
 
 

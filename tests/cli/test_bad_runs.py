@@ -24,7 +24,7 @@ Invoke = Callable[..., Result]
 
 def test_a_run_of_the_wrong_stage(refused: Refused, pretrained: Path, converted: Path) -> None:
     assert "dirnet convert" in refused(2, "finetune", "--run", pretrained)
-    assert "dirnet convert" in refused(2, "export", "--run", pretrained)
+    assert "dirnet convert" in refused(2, "export", pretrained)
     assert "dirnet finetune" in refused(2, "pretrain", converted)
     assert "already binarized" in refused(2, "convert", converted)
 

@@ -71,11 +71,11 @@ def test_what_people_read(dirnet: Invoke, converted: Path, exported: Path, pretr
         ("2 of 4 layers are binarized", "inspect", pretrained),
         ("2 of 4 layers are binarized", "inspect", converted),
         ("Next: dirnet finetune", "convert", pretrained, "--out", converted.with_name("another")),
-        ("Next: dirnet export", "finetune", "--run", converted),
+        ("Next: dirnet export", "finetune", converted),
         ("This run is trained", "finetune", "--run", converted),
         ("is trained already", "pretrain", pretrained),
         ("top-1", "eval", "--run", exported, "--limit", 8),
-        ("Written to", "bench", "--run", exported, "--rounds", 1, "--engines", "fp32,binary"),
+        ("Written to", "bench", exported, "--rounds", 1, "--engines", "fp32,binary"),
         ("digits-resnet20", "recipes"),
         ("[model]", "recipes", "digits-resnet20"),
         ("torch", "env"),
@@ -155,7 +155,7 @@ def test_an_old_encoding_gets_question_marks() -> None:
 
 
 def test_report_is_a_page_beside_the_run(dirnet: Invoke, converted: Path, tmp_path: Path) -> None:
-    read = dirnet("report", "--run", converted)
+    read = dirnet("report", converted)
     assert read.exit_code == 0 and str(converted / "report.html") in "".join(read.output.split("\n"))
     page = (converted / "report.html").read_text()
     assert page.startswith("<!DOCTYPE html>") and "<h2>Plan</h2>" in page
