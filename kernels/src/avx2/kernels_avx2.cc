@@ -5,8 +5,10 @@
 // is known: T_a[w] = popcount(w xor a). So xor and count are one shuffle, vpshufb(T_a, w), and one byte add,
 // for 32 channels and 4 input channels: 64 multiply-adds an operation. (Counting the bits of w xor a itself
 // takes eight operations for 256.) The tables are 16 bytes each, one for each value of a; a pixel's byte
-// picks two of them. Where they begin takes more instructions to find than to use, and all blocks of output
-// channels need it: so the input is spread first, each byte to the two offsets that its nibbles mean.
+// picks two of them, which lie side by side for each of its 256 values. Where they begin takes instructions
+// to find, and all blocks of output channels need it: so the input is spread first, each byte to that offset.
+// And the weights of a block, whose nibbles all tiles need apart, are spread where the nearest cache has
+// room.
 //
 // A byte step adds at most 8 to a byte, so the counts are widened after every 31 (31 * 8 = 248 <= 255).
 #include <immintrin.h>
@@ -27,29 +29,30 @@ constexpr int kLanes = 32;
 constexpr int kSharedGroupChannels = 16;
 // 4 x 2 counts + 4 weight nibbles + 2 tables + mask + temporary of 16 registers.
 constexpr int kTilePixels = 4;
-// Of a byte of input: where the tables of its low and of its high nibble begin.
+// Of a byte of input: where the tables of its nibbles begin.
 constexpr int kSpreadBytes = 2;
 constexpr int kStepsPerByte = 31;
 constexpr int kFlushesPerHalf = 65535 / (kStepsPerByte * 8);
 
-// kTables[a][w] = popcount(a xor w).
-struct NibbleTables {
-  alignas(16) uint8_t table[16][16];
+// kTables[byte][0][w] = popcount(a xor w) for the byte's low nibble a, kTables[byte][1][w] for its high one.
+struct ByteTables {
+  alignas(64) uint8_t table[256][2][16];
 };
-constexpr NibbleTables make_tables() {
-  NibbleTables t{};
-  for (int a = 0; a < 16; ++a) {
-    for (int w = 0; w < 16; ++w) {
-      const int x = a ^ w;
-      t.table[a][w] = static_cast<uint8_t>((x & 1) + (x >> 1 & 1) + (x >> 2 & 1) + (x >> 3 & 1));
+constexpr ByteTables make_tables() {
+  ByteTables t{};
+  for (int byte = 0; byte < 256; ++byte) {
+    for (int half = 0; half < 2; ++half) {
+      for (int w = 0; w < 16; ++w) {
+        const int x = (byte >> (4 * half) & 15) ^ w;
+        t.table[byte][half][w] = static_cast<uint8_t>((x & 1) + (x >> 1 & 1) + (x >> 2 & 1) + (x >> 3 & 1));
+      }
     }
   }
   return t;
 }
-constexpr NibbleTables kTables = make_tables();
+constexpr ByteTables kTables = make_tables();
 
-__m256i load_table(size_t nibble_times_16) {
-  const uint8_t* table = &kTables.table[0][0] + nibble_times_16;
+__m256i load_table(const uint8_t* table) {
   return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
 }
 
@@ -169,10 +172,21 @@ DIRNET_INLINE void finish_pixel(const ConvTile& t, const WideCounts<P, V>& count
   }
   if (e.bits != nullptr) {
     uint64_t bits = 0;
+    // 32 channels at a time: packing leaves fours of the low halves in front of those of the high ones.
+    const __m256i fours = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     DIRNET_UNROLL
-    for (int i = 0; i < kEights; ++i) {
-      const __m256 set = _mm256_cmp_ps(value[i], _mm256_load_ps(e.threshold + i * 8), _CMP_GE_OQ);
-      bits |= static_cast<uint64_t>(static_cast<unsigned>(_mm256_movemask_ps(set))) << (i * 8);
+    for (int i = 0; i < kEights; i += 4) {
+      constexpr int kPacked = kEights < 4 ? kEights : 4;
+      __m256i set[4] = {};
+      DIRNET_UNROLL
+      for (int j = 0; j < kPacked; ++j) {
+        set[j] = _mm256_castps_si256(
+            _mm256_cmp_ps(value[i + j], _mm256_load_ps(e.threshold + (i + j) * 8), _CMP_GE_OQ));
+      }
+      const __m256i packed =
+          _mm256_packs_epi16(_mm256_packs_epi32(set[0], set[1]), _mm256_packs_epi32(set[2], set[3]));
+      const int mask = _mm256_movemask_epi8(_mm256_permutevar8x32_epi32(packed, fours));
+      bits |= static_cast<uint64_t>(static_cast<unsigned>(mask)) << (i * 8);
     }
     const uint64_t channels = e.channels == kBlockChannels ? ~uint64_t{0} : (uint64_t{1} << e.channels) - 1;
     store_bits(e, t.output[p], bits & channels);
@@ -189,9 +203,34 @@ DIRNET_INLINE void finish_tile(const ConvTile& t, const WideCounts<P, V>& counts
   }
 }
 
-template <int P, int V>
-void conv_tile_px32v(const ConvTile& t) {
+// The low and the high nibbles of one byte of 32 channels' weights.
+struct Nibbles {
+  __m256i low, high;
+};
+
+DIRNET_INLINE Nibbles nibbles_of(const uint8_t* weights) {
   const __m256i low = _mm256_set1_epi8(0x0F);
+  const __m256i w = _mm256_load_si256(reinterpret_cast<const __m256i*>(weights));
+  return {_mm256_and_si256(w, low), _mm256_and_si256(_mm256_srli_epi16(w, 4), low)};
+}
+
+// What nibbles_of finds, in neighbouring registers.
+void spread_weights(const uint8_t* weights, int64_t bytes, uint8_t* spread) {
+  for (int64_t i = 0; i < bytes; i += kLanes, spread += 2 * kLanes) {
+    const Nibbles w = nibbles_of(weights + i);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(spread), w.low);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(spread + kLanes), w.high);
+  }
+}
+
+DIRNET_INLINE Nibbles spread_nibbles(const uint8_t* spread) {
+  const __m256i* registers = reinterpret_cast<const __m256i*>(spread);
+  return {_mm256_load_si256(registers), _mm256_load_si256(registers + 1)};
+}
+
+template <int P, int V, bool kSpread>
+void conv_tile_px32v(const ConvTile& t) {
+  constexpr int kWeightBytes = kSpread ? 2 * kLanes : kLanes;
   WideCounts<P, V> wide;
   __m256i count[P][V];
   const uint8_t* input[P];
@@ -212,23 +251,23 @@ void conv_tile_px32v(const ConvTile& t) {
         room -= steps;
         left -= steps;
         for (const int64_t stop = at + steps * kSpreadBytes; at < stop; at += kSpreadBytes) {
-          __m256i w_low[V];
-          __m256i w_high[V];
+          Nibbles w[V];
           DIRNET_UNROLL
           for (int v = 0; v < V; ++v) {
-            const __m256i w = _mm256_load_si256(reinterpret_cast<const __m256i*>(weights + v * kLanes));
-            w_low[v] = _mm256_and_si256(w, low);
-            w_high[v] = _mm256_and_si256(_mm256_srli_epi16(w, 4), low);
+            const uint8_t* from = weights + v * kWeightBytes;
+            w[v] = kSpread ? spread_nibbles(from) : nibbles_of(from);
           }
-          weights += V * kLanes;
+          weights += V * kWeightBytes;
           DIRNET_UNROLL
           for (int p = 0; p < P; ++p) {
-            const __m256i table_low = load_table(input[p][at]);
-            const __m256i table_high = load_table(input[p][at + 1]);
+            uint16_t offset;
+            memcpy(&offset, input[p] + at, sizeof(offset));
+            const __m256i table_low = load_table(&kTables.table[0][0][0] + offset);
+            const __m256i table_high = load_table(&kTables.table[0][1][0] + offset);
             DIRNET_UNROLL
             for (int v = 0; v < V; ++v) {
-              count[p][v] = _mm256_add_epi8(count[p][v], _mm256_shuffle_epi8(table_low, w_low[v]));
-              count[p][v] = _mm256_add_epi8(count[p][v], _mm256_shuffle_epi8(table_high, w_high[v]));
+              count[p][v] = _mm256_add_epi8(count[p][v], _mm256_shuffle_epi8(table_low, w[v].low));
+              count[p][v] = _mm256_add_epi8(count[p][v], _mm256_shuffle_epi8(table_high, w[v].high));
             }
           }
         }
@@ -254,7 +293,7 @@ template <int P, int V>
 void shared_tile_px32v(const ConvTile& t) {
   const SharedLanes& lanes = *t.shared;
   const __m256i low = _mm256_set1_epi8(0x0F);
-  const __m256i bit_count = load_table(0);
+  const __m256i bit_count = load_table(kTables.table[0][0]);
   WideCounts<P, V> wide;
   __m256i count[P][V];
   const uint8_t* input[P];
@@ -309,14 +348,11 @@ void spread_input(const uint8_t* input, int64_t units, uint8_t* spread) {
   int64_t i = 0;
   for (; i + 16 <= units; i += 16, spread += 16 * kSpreadBytes) {
     const __m256i bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(input + i)));
-    const __m256i low = _mm256_and_si256(_mm256_slli_epi16(bytes, 4), _mm256_set1_epi16(0x00F0));
-    const __m256i high =
-        _mm256_and_si256(_mm256_slli_epi16(bytes, 8), _mm256_set1_epi16(static_cast<int16_t>(0xF000)));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(spread), _mm256_or_si256(low, high));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(spread), _mm256_slli_epi16(bytes, 5));
   }
   for (; i < units; ++i, spread += kSpreadBytes) {
-    spread[0] = static_cast<uint8_t>(input[i] << 4);
-    spread[1] = input[i] & 0xF0;
+    const uint16_t offset = static_cast<uint16_t>(input[i] * sizeof(kTables.table[0]));
+    memcpy(spread, &offset, sizeof(offset));
   }
 }
 
@@ -324,17 +360,24 @@ using TileFunction = void (*)(const ConvTile&);
 
 template <int P>
 struct Row {
-  static constexpr TileFunction conv[2] = {conv_tile_px32v<P, 1>, conv_tile_px32v<P, 2>};
+  static constexpr TileFunction conv[2] = {conv_tile_px32v<P, 1, false>, conv_tile_px32v<P, 2, false>};
+  static constexpr TileFunction spread[2] = {conv_tile_px32v<P, 1, true>, conv_tile_px32v<P, 2, true>};
   static constexpr TileFunction shared[2] = {shared_tile_px32v<P, 1>, shared_tile_px32v<P, 2>};
 };
 
 constexpr const TileFunction* kConvTiles[kTilePixels] = {Row<1>::conv, Row<2>::conv, Row<3>::conv,
                                                          Row<4>::conv};
+constexpr const TileFunction* kSpreadTiles[kTilePixels] = {Row<1>::spread, Row<2>::spread, Row<3>::spread,
+                                                           Row<4>::spread};
 constexpr const TileFunction* kSharedTiles[kTilePixels] = {Row<1>::shared, Row<2>::shared, Row<3>::shared,
                                                            Row<4>::shared};
 
-void conv_tile(const ConvTile& t) { kConvTiles[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
-void shared_tile(const ConvTile& t) { kSharedTiles[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t); }
+void run_one_of(const TileFunction* const* tiles, const ConvTile& t) {
+  tiles[t.pixels - 1][(t.epilogue->channels - 1) / kLanes](t);
+}
+void conv_tile(const ConvTile& t) { run_one_of(kConvTiles, t); }
+void spread_tile(const ConvTile& t) { run_one_of(kSpreadTiles, t); }
+void shared_tile(const ConvTile& t) { run_one_of(kSharedTiles, t); }
 
 void binarize(const float* x, int64_t pixels, int64_t channels, const float* threshold, uint64_t* bits) {
   for (int64_t p = 0; p < pixels; ++p) {
@@ -356,8 +399,8 @@ void binarize(const float* x, int64_t pixels, int64_t channels, const float* thr
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {1,           kSpreadBytes, kLanes,  kTilePixels, kSharedGroupChannels,
-                              conv_tile,   spread_input, nullptr, nullptr,     nullptr,
-                              shared_tile, binarize};
+const Kernels kAvx2Kernels = {1,         kSpreadBytes, kLanes,      kTilePixels, kSharedGroupChannels,
+                              conv_tile, spread_input, spread_tile, 2,           spread_weights,
+                              nullptr,   nullptr,      nullptr,     shared_tile, binarize};
 
 }  // namespace dirnet

@@ -272,8 +272,9 @@ void binarize(const float* x, int64_t pixels, int64_t channels, const float* thr
 
 }  // namespace
 
-const Kernels kAvx512Kernels = {kUnitBytes,           kUnitBytes,    kLanes,      kTilePixels,
-                                kSharedGroupChannels, conv_tile,     nullptr,     triple_tile,
-                                single_taps_tile,     triple_planes, shared_tile, binarize};
+const Kernels kAvx512Kernels = {
+    kUnitBytes,  kUnitBytes,       kLanes,        kTilePixels, kSharedGroupChannels,
+    conv_tile,   nullptr,          nullptr,       1,           nullptr,
+    triple_tile, single_taps_tile, triple_planes, shared_tile, binarize};
 
 }  // namespace dirnet

@@ -22,7 +22,10 @@ namespace {
 // Multiply-adds of one parallel item: some microseconds, far more than it costs to hand the item out.
 constexpr int64_t kMacsPerItem = 4 * 1000 * 1000;
 // All weights of a layer, where they stay in a core's second cache beside its pixels.
-constexpr int64_t kNearWeightBytes = 128 * 1024;
+constexpr int64_t kSecondCacheWeightBytes = 128 * 1024;
+// Weights of a block that a thread spreads for its tiles, on its stack: they stay in the nearest cache beside
+// tables and input.
+constexpr int64_t kNearWeightBytes = 20 * 1024;
 
 class Convolution {
  public:
@@ -110,7 +113,7 @@ class Convolution {
       return;
     }
     const int64_t weight_bytes = blocks * shape_.kernel_h * layout_.row_taps * layout_.block(0).tap_bytes;
-    if (parallel.run != nullptr && blocks > 1 && weight_bytes <= kNearWeightBytes) {
+    if (parallel.run != nullptr && blocks > 1 && weight_bytes <= kSecondCacheWeightBytes) {
       run_parts(parallel);
       return;
     }
@@ -156,43 +159,61 @@ class Convolution {
     return lanes;
   }
 
+  // A block's weights as its tiles read them, and what runs a tile of separate taps.
+  struct BlockWeights {
+    const uint8_t* taps;
+    int64_t tap_bytes;
+    void (*run_tile)(const ConvTile& tile);
+  };
+
+  // Spreads the weights into `near` where there is room, and a use.
+  BlockWeights spread_weights(const BlockWeights& weights, int64_t block_bytes, uint8_t* near) const {
+    const bool spreads = kernels_.spread_weights != nullptr && !layout_.shared;
+    if (!spreads || block_bytes * kernels_.spread_copies > kNearWeightBytes) return weights;
+    kernels_.spread_weights(weights.taps, block_bytes, near);
+    return {near, weights.tap_bytes * kernels_.spread_copies, kernels_.spread_tile};
+  }
+
   // Tiles [begin, end) of one block.
   void run_block(int64_t index, int64_t begin, int64_t end) const {
     const Block block = layout_.block(index);
     const SharedLanes lanes = layout_.shared ? shared_lanes(block) : SharedLanes{};
+    const BlockWeights packed{weights_ + block.weights_begin, block.tap_bytes,
+                              layout_.shared ? kernels_.shared_tile : kernels_.conv_tile};
+    // A network's weights are more than the second cache holds, and come from afar at every run.
+    const int64_t block_bytes = shape_.kernel_h * layout_.row_taps * block.tap_bytes;
+    const Prefetch next_block = index + 1 < layout_.blocks
+                                    ? Prefetch(packed.taps + block_bytes, block_bytes, classes_.tiles())
+                                    : Prefetch();
+    alignas(64) uint8_t near[kNearWeightBytes];
+    const BlockWeights weights = spread_weights(packed, block_bytes, near);
     ConvTile tile{};
     tile.epilogue = epilogues_ + index;
     tile.shared = &lanes;
     tile.input_tap_bytes = shape_.dilation_w * pixel_bytes_;
     tile.input_row_bytes = shape_.dilation_h * shape_.in_w * pixel_bytes_;
-    tile.weight_tap_bytes = block.tap_bytes;
-    tile.weight_row_bytes = layout_.row_taps * block.tap_bytes;
+    tile.weight_tap_bytes = weights.tap_bytes;
+    tile.weight_row_bytes = layout_.row_taps * weights.tap_bytes;
     if (planes_ != nullptr) tile.plane_bytes = planes_->plane_bytes();
-    // A network's weights are more than the second cache holds, and come from afar at every run.
-    const int64_t block_bytes = shape_.kernel_h * layout_.row_taps * block.tap_bytes;
-    const Prefetch next_block =
-        index + 1 < layout_.blocks
-            ? Prefetch(weights_ + block.weights_begin + block_bytes, block_bytes, classes_.tiles())
-            : Prefetch();
     for (int64_t i = 0; i < classes_.count(); ++i) {
       const TileClass& tile_class = classes_[i];
       const int64_t first = tile_class.first_tile > begin ? tile_class.first_tile : begin;
       const int64_t past = tile_class.first_tile + tile_class.tiles;
       const int64_t last = past < end ? past : end;
-      if (first < last) run_class(tile_class, first, last, block, tile, next_block);
+      if (first < last) run_class(tile_class, first, last, block.group, weights, tile, next_block);
     }
   }
 
-  void run_class(const TileClass& c, int64_t first, int64_t last, const Block& block, ConvTile& tile,
-                 const Prefetch& next_block) const {
+  void run_class(const TileClass& c, int64_t first, int64_t last, int64_t group, const BlockWeights& weights,
+                 ConvTile& tile, const Prefetch& next_block) const {
     tile.rows = c.x.taps > 0 ? c.y.taps : 0;
     tile.taps = c.x.taps;
     tile.units = layout_.units;
     tile.dot_max = static_cast<int32_t>(c.y.taps * c.x.taps * layout_.group_in);
-    tile.weights = weights_ + block.weights_begin + c.y.first_tap * layout_.row_taps * block.tap_bytes;
+    tile.weights = weights.taps + c.y.first_tap * layout_.row_taps * weights.tap_bytes;
     const uint8_t* input = input_;
     int64_t input_tap = c.x.first_tap;
-    auto run_tile = kernels_.conv_tile;
+    auto run_tile = weights.run_tile;
     if (layout_.triples && c.x.taps == kTripleTaps) {
       run_tile = kernels_.triple_tile;
       input = planes_->data();
@@ -201,16 +222,14 @@ class Convolution {
       run_tile = kernels_.single_taps_tile;
       tile.first_tap = c.x.first_tap;
     } else {
-      tile.weights += c.x.first_tap * block.tap_bytes;
+      tile.weights += c.x.first_tap * weights.tap_bytes;
       // Taps of a row that touch in memory are one long run.
-      if (layout_.shared) {
-        run_tile = kernels_.shared_tile;
-      } else if (tile.input_tap_bytes == tile.units * unit_bytes_) {
+      if (!layout_.shared && tile.input_tap_bytes == tile.units * unit_bytes_) {
         tile.units *= tile.taps;
         tile.taps = 1;
       }
     }
-    PixelCursor cursor(*this, c, input + block.group * group_bytes_, input_tap, c.tile_begin(first));
+    PixelCursor cursor(*this, c, input + group * group_bytes_, input_tap, c.tile_begin(first));
     for (int64_t t = first; t < last; ++t) {
       tile.pixels = c.tile_pixels(t);
       cursor.take(&tile);

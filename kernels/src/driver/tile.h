@@ -94,6 +94,11 @@ struct Kernels {
   void (*conv_tile)(const ConvTile& tile);
   // Null where conv_tile reads the input as it is.
   void (*spread_input)(const uint8_t* input, int64_t units, uint8_t* spread);
+  // conv_tile on what spread_weights makes of a block's weights, `spread_copies` times as many bytes. Null
+  // where that is no faster than the weights as they are.
+  void (*spread_tile)(const ConvTile& tile);
+  int spread_copies;
+  void (*spread_weights)(const uint8_t* weights, int64_t bytes, uint8_t* spread);
   // Of kernels with rows of three taps: pixels that see all three, their input being the planes' first and
   // its pixel the middle one; pixels that see `taps` of them. Null where conv_tile is as fast.
   void (*triple_tile)(const ConvTile& tile);

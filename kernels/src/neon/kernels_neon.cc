@@ -259,7 +259,8 @@ void binarize(const float* x, int64_t pixels, int64_t channels, const float* thr
 
 }  // namespace
 
-const Kernels kNeonKernels = {1,       1,       kLanes,  kTilePixels, kSharedGroupChannels, conv_tile,
-                              nullptr, nullptr, nullptr, nullptr,     shared_tile,          binarize};
+const Kernels kNeonKernels = {1,         1,       kLanes,  kTilePixels, kSharedGroupChannels,
+                              conv_tile, nullptr, nullptr, 1,           nullptr,
+                              nullptr,   nullptr, nullptr, shared_tile, binarize};
 
 }  // namespace dirnet

@@ -118,8 +118,8 @@ void binarize(const float* x, int64_t pixels, int64_t channels, const float* thr
 
 }  // namespace
 
-const Kernels kPortableKernels = {kUnitBytes,  kUnitBytes, kLanes,  kMaxTilePixels, kSharedGroupChannels,
-                                  conv_tile,   nullptr,    nullptr, nullptr,        nullptr,
-                                  shared_tile, binarize};
+const Kernels kPortableKernels = {
+    kUnitBytes, kUnitBytes, kLanes,  kMaxTilePixels, kSharedGroupChannels, conv_tile, nullptr, nullptr, 1,
+    nullptr,    nullptr,    nullptr, nullptr,        shared_tile,          binarize};
 
 }  // namespace dirnet
