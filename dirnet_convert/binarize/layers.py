@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
+import dataclasses
 from typing import ClassVar
 
 import torch
@@ -175,12 +175,8 @@ class BinaryConv2d(BinaryLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         zeros = self.zero_padding((x.shape[2], x.shape[3]))
-        x, stride = pad_with_copies(x, self.padding, self.padding_mode), self.stride
-        if self.kernel_size == (1, 1) and not any(zeros):
-            # Only the pixels that the stride leaves are looked at; not for PyTorch to gather, which it cannot
-            # where channels are few (see finetune.strided_pointwise).
-            x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
-        arguments = ConvArguments(stride, zeros, self.dilation, self.groups)
+        x = pad_with_copies(x, self.padding, self.padding_mode)
+        arguments = ConvArguments(self.stride, zeros, self.dilation, self.groups)
         y = self._kernel_sums(x, arguments) if self._has_only_signs else self._torch_sums(x, arguments)
         # Added on its own, so that it is rounded once, as in the exported operator.
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
@@ -192,15 +188,27 @@ class BinaryConv2d(BinaryLayer):
 
     def _kernel_sums(self, x: Tensor, arguments: ConvArguments) -> Tensor:
         weight = self._scaled_weight()
+        x, arguments = self._gathered(x, arguments)
         return kernel_conv2d(x, self.aligned_threshold(x), weight, self.input_estimator, arguments)
 
     def _torch_sums(self, x: Tensor, arguments: ConvArguments) -> Tensor:
-        signs = self.binarize_input(x)
+        signs, arguments = self._gathered(self.binarize_input(x), arguments)
         stride, (top, left, bottom, right), dilation, groups = arguments.of_operator()
         padding = [top, left]
         if (top, left) != (bottom, right):
             signs, padding = functional.pad(signs, (left, right, top, bottom)), [0, 0]
         return functional.conv2d(signs, self._scaled_weight(), None, stride, padding, dilation, groups)
+
+    def _gathered(self, x: Tensor, arguments: ConvArguments) -> tuple[Tensor, ConvArguments]:
+        """Return the pixels of ``x`` that a kernel of one tap sees, and the convolution that is left to do.
+
+        PyTorch cannot gather them where channels are few (see finetune.strided_pointwise), and the kernels
+        then look at fewer.
+        """
+        down, right = arguments.stride
+        if self.kernel_size != (1, 1) or any(arguments.padding):
+            return x, arguments
+        return x[:, :, ::down, ::right], dataclasses.replace(arguments, stride=(1, 1))
 
     def extra_repr(self) -> str:
         return (
@@ -240,7 +248,7 @@ class BinaryLinear(BinaryLayer):
         return f"{self.in_features}, {self.out_features}"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class LayerShares:
     """The shares of a layer's weights and of its inputs that receive gradient."""
 

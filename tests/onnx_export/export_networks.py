@@ -170,6 +170,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         binary_conv(16, 8, 3, bias=True, dilation=2), nn.LeakyReLU(0.2), width=8
     ),
     "groups": lambda: between(binary_conv(16, 32, 3, groups=2, padding=1), nn.ReLU(), width=32),
+    "strided_pointwise": lambda: between(binary_conv(16, 8, 1, stride=2), nn.ReLU(), width=8),
     "same_padding": lambda: between(binary_conv(16, 8, (4, 1), padding="same"), nn.SiLU(), width=8),
     "joined": lambda: between(
         Joined(binary_conv(16, 8, 3, padding=1), nn.AvgPool2d(3, 1, 1), nn.MaxPool2d(3, 1, 1)),
