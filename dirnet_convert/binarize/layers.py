@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -208,7 +208,8 @@ class BinaryConv2d(BinaryLayer):
         down, right = arguments.stride
         if self.kernel_size != (1, 1) or any(arguments.padding):
             return x, arguments
-        return x[:, :, ::down, ::right], dataclasses.replace(arguments, stride=(1, 1))
+        left = ConvArguments((1, 1), arguments.padding, arguments.dilation, arguments.groups)
+        return x[:, :, ::down, ::right], left
 
     def extra_repr(self) -> str:
         return (
@@ -248,7 +249,7 @@ class BinaryLinear(BinaryLayer):
         return f"{self.in_features}, {self.out_features}"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class LayerShares:
     """The shares of a layer's weights and of its inputs that receive gradient."""
 

@@ -205,7 +205,9 @@ def test_shifted_prelu() -> None:
 def test_compiles_to_one_graph_and_changes_of_t_compile_nothing() -> None:
     from torch._dynamo.testing import CompileCounterWithBackend
 
-    network = nn.Sequential(_layer(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4), _layer(nn.Conv2d(4, 4, 3)))
+    convolutions = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1, stride=2)
+    first, *others = (_layer(conv) for conv in convolutions)
+    network = nn.Sequential(first, nn.BatchNorm2d(4), *others)
     counter = CompileCounterWithBackend("inductor")
     compiled = torch.compile(network, backend=counter, fullgraph=True, dynamic=False)
     x = torch.randn(2, 3, 8, 8)

@@ -31,6 +31,8 @@ constexpr int kSharedGroupChannels = 16;
 constexpr int kTilePixels = 4;
 // Of a byte of input: where the tables of its nibbles begin.
 constexpr int kSpreadBytes = 2;
+// Of weights: a byte for each nibble.
+constexpr int kSpreadCopies = 2;
 constexpr int kStepsPerByte = 31;
 constexpr int kFlushesPerHalf = 65535 / (kStepsPerByte * 8);
 
@@ -51,6 +53,8 @@ constexpr ByteTables make_tables() {
   return t;
 }
 constexpr ByteTables kTables = make_tables();
+constexpr int kTablesShift = 5;
+static_assert(sizeof(kTables.table[0]) == 1 << kTablesShift, "a byte shifted is where its tables begin");
 
 __m256i load_table(const uint8_t* table) {
   return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
@@ -216,7 +220,7 @@ DIRNET_INLINE Nibbles nibbles_of(const uint8_t* weights) {
 
 // What nibbles_of finds, in neighbouring registers.
 void spread_weights(const uint8_t* weights, int64_t bytes, uint8_t* spread) {
-  for (int64_t i = 0; i < bytes; i += kLanes, spread += 2 * kLanes) {
+  for (int64_t i = 0; i < bytes; i += kLanes, spread += kSpreadCopies * kLanes) {
     const Nibbles w = nibbles_of(weights + i);
     _mm256_store_si256(reinterpret_cast<__m256i*>(spread), w.low);
     _mm256_store_si256(reinterpret_cast<__m256i*>(spread + kLanes), w.high);
@@ -230,7 +234,7 @@ DIRNET_INLINE Nibbles spread_nibbles(const uint8_t* spread) {
 
 template <int P, int V, bool kSpread>
 void conv_tile_px32v(const ConvTile& t) {
-  constexpr int kWeightBytes = kSpread ? 2 * kLanes : kLanes;
+  constexpr int kWeightBytes = kSpread ? kSpreadCopies * kLanes : kLanes;
   WideCounts<P, V> wide;
   __m256i count[P][V];
   const uint8_t* input[P];
@@ -348,10 +352,10 @@ void spread_input(const uint8_t* input, int64_t units, uint8_t* spread) {
   int64_t i = 0;
   for (; i + 16 <= units; i += 16, spread += 16 * kSpreadBytes) {
     const __m256i bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(input + i)));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(spread), _mm256_slli_epi16(bytes, 5));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(spread), _mm256_slli_epi16(bytes, kTablesShift));
   }
   for (; i < units; ++i, spread += kSpreadBytes) {
-    const uint16_t offset = static_cast<uint16_t>(input[i] * sizeof(kTables.table[0]));
+    const uint16_t offset = static_cast<uint16_t>(input[i] << kTablesShift);
     memcpy(spread, &offset, sizeof(offset));
   }
 }
@@ -399,8 +403,8 @@ void binarize(const float* x, int64_t pixels, int64_t channels, const float* thr
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {1,         kSpreadBytes, kLanes,      kTilePixels, kSharedGroupChannels,
-                              conv_tile, spread_input, spread_tile, 2,           spread_weights,
-                              nullptr,   nullptr,      nullptr,     shared_tile, binarize};
+const Kernels kAvx2Kernels = {1,         kSpreadBytes, kLanes,      kTilePixels,   kSharedGroupChannels,
+                              conv_tile, spread_input, spread_tile, kSpreadCopies, spread_weights,
+                              nullptr,   nullptr,      nullptr,     shared_tile,   binarize};
 
 }  // namespace dirnet
