@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import fcntl
 import json
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ from dirnet_convert.errors import DirnetError
 from dirnet_convert.files import write_atomic
 from dirnet_convert.run import RunFolder
 
-HERE = Path(__file__).resolve().parent
+RESULTS = Path(__file__).resolve().parent / "results.json"
 MODEL = "resnet20"
 
 
@@ -67,19 +68,23 @@ def train(variant: Variant, seed: int, options: argparse.Namespace) -> dict[str,
     }
 
 
-def store(row: dict[str, Any]) -> None:
-    """Add one row to results.json, which another process may have changed meanwhile."""
-    path = HERE / "results.json"
-    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    write_atomic(path, json.dumps([*rows, row], indent=1) + "\n")
+def stored() -> list[dict[str, Any]]:
+    """Return the rows of results.json."""
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
+
+
+def store(row: dict[str, Any], work: Path) -> None:
+    """Add one row to results.json and write the page; processes that share the folder ``work`` take turns."""
+    with (work / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        write_atomic(RESULTS, json.dumps([*stored(), row], indent=1) + "\n")
+        write_page()
 
 
 def done(variant: Variant, seed: int, epochs: int) -> bool:
     """Tell whether a row is stored."""
-    path = HERE / "results.json"
-    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     wanted = (variant.key, seed, epochs)
-    return any((row["variant"], row["seed"], row["epochs"]) == wanted for row in rows)
+    return any((row["variant"], row["seed"], row["epochs"]) == wanted for row in stored())
 
 
 def main() -> int:
@@ -101,8 +106,7 @@ def main() -> int:
         for variant in chosen[part - 1 :: parts]:
             if not done(variant, seed, options.epochs):
                 print(f"{variant.key}, seed {seed}", flush=True)
-                store(train(variant, seed, options))
-                write_page()
+                store(train(variant, seed, options), options.work)
     write_page()
     return 0
 
