@@ -168,7 +168,7 @@ def run_of_model(model: str) -> RunFolder | None:
     """Return the run folder that a MODEL names, or None where it is a network's name.
 
     Raises:
-        UsageError: it is the path of a folder that is no run.
+        UsageError: it is the path of a folder that is no run, or not there.
     """
     from dirnet_convert.run import RunFolder
 
@@ -176,9 +176,11 @@ def run_of_model(model: str) -> RunFolder | None:
     if (folder / "run.toml").is_file():
         return RunFolder(folder)
     # A folder here may have the name of a network; with a slash in it, a folder is meant.
-    if folder.is_dir() and len(folder.parts) != 1:
+    if len(folder.parts) == 1 or ":" in model or folder.suffix == ".py":
+        return None
+    if folder.is_dir():
         raise UsageError(f"{model} is not a run folder (it has no run.toml); name a run or a network.")
-    return None
+    raise UsageError(f"There is no run folder {model}; check the path.")
 
 
 def lasting_path(path: Path) -> str:

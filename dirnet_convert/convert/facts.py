@@ -133,25 +133,29 @@ class GraphFacts(Facts):
 
     def _is_downsample(self, node: fx.Node) -> bool:
         """Tell whether a 1x1 convolution is alone on its way to an add whose other operand passes more
-        layers."""
+        layers, or one that is more than a 1x1 convolution."""
         source, current = node.all_input_nodes[0], node
         while len(current.users) == 1:
             user = next(iter(current.users))
             if is_add(user):
                 others = [n for n in user.all_input_nodes if n is not current]
-                return any(self._passes_layer(other, source) for other in others)
+                return any(self._passes_more(other, source) for other in others)
             if user in self._layers or isinstance(module_of(self._gm, user), nn.ReLU):
                 return False
             current = user
         return False
 
-    def _passes_layer(self, node: fx.Node, source: fx.Node) -> bool:
+    def _passes_more(self, node: fx.Node, source: fx.Node) -> bool:
         # The shortcut may pad and pool before its convolution, so that the common ancestor lies further up.
         before = ancestors(node) | {node}
         root = source
         while root not in before and len(root.all_input_nodes) == 1 and root not in self._layers:
             root = root.all_input_nodes[0]
-        return any(n in self._layers for n in before & descendants(root))
+        passed = {n for n in before & descendants(root) if n in self._layers}
+        # 1x1 convolutions side by side are branches of one layer, as MobileOne has them, and none a shortcut.
+        return any(
+            not _is_pointwise(module_of(self._gm, layer)) or passed & ancestors(layer) for layer in passed
+        )
 
     def _is_pooled(self, node: fx.Node) -> bool:
         """Tell whether pooling, and not a convolution, made the input of ``node`` a single position."""
@@ -180,7 +184,7 @@ def _tied(network: nn.Module) -> dict[str, str]:
     return {name: names[0] if name != names[0] else names[1] for names in shared for name in names}
 
 
-def _is_pointwise(layer: nn.Module) -> bool:
+def _is_pointwise(layer: nn.Module | None) -> bool:
     return isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
 
 

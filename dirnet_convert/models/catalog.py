@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import logging
 import urllib.error
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -261,6 +263,18 @@ def _head_mismatch(network: nn.Module, state: dict[str, torch.Tensor], classes: 
     return state[min(differing)].shape[0]
 
 
+@contextlib.contextmanager
+def _silent_hub() -> Iterator[None]:
+    """Keep timm's hub client from logging each attempt that fails: the last one is raised, and told."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _download(entry: ModelEntry, classes: int) -> nn.Module:
     try:
         if entry.task is Task.DETECTION:
@@ -269,7 +283,8 @@ def _download(entry: ModelEntry, classes: int) -> nn.Module:
             load_weights(network, adapt_state(entry.name, network, state), Fit.EXACT, entry.name)
             return network
         if entry.origin is Origin.TIMM:
-            return timm.create_model(entry.name.removeprefix("timm:"), pretrained=True)
+            with _silent_hub():
+                return timm.create_model(entry.name.removeprefix("timm:"), pretrained=True)
         return torchvision.models.get_model(entry.name, weights=_default_weights(entry.name))
     # timm's hub client raises subclasses of OSError and RuntimeError; urllib raises URLError, an OSError.
     except (OSError, urllib.error.URLError, RuntimeError) as error:

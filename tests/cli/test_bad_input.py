@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -184,7 +185,13 @@ def test_downloads_without_a_network(
 ) -> None:
     monkeypatch.setattr("urllib.request.urlopen", _no_network)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("timm.models._builder.load_pretrained", _no_network)
+    heard = []
+
+    def no_hub(*_: object, **__: object) -> None:
+        heard.append(logging.getLogger("huggingface_hub.utils._http").isEnabledFor(logging.WARNING))
+        _no_network()
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", no_hub)
     monkeypatch.chdir(tmp_path)
     out = ("--out", tmp_path / "out")
     sentence = refused(1, "pretrain", "resnet18", "--data", "digits", *out)
@@ -192,6 +199,7 @@ def test_downloads_without_a_network(
     assert "--weights" in sentence
     sentence = refused(1, "pretrain", "timm:resnet18", "--data", "digits", *out)
     assert "could not be downloaded" in sentence
+    assert heard == [False]
     sentence = refused(1, "pretrain", "resnet20", "--data", "cifar10", "--download", *out)
     assert "Downloading CIFAR-10" in sentence
     assert not (tmp_path / "out").exists()

@@ -29,6 +29,14 @@ def test_a_run_of_the_wrong_stage(refused: Refused, pretrained: Path, converted:
     assert "already binarized" in refused(2, "convert", converted)
 
 
+def test_a_path_where_nothing_is(refused: Refused, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    for command in ("convert", "pretrain", "inspect"):
+        assert f"There is no run folder {nowhere}" in refused(2, command, nowhere)
+    (nowhere / "empty").mkdir(parents=True)
+    assert "is not a run folder" in refused(2, "convert", nowhere / "empty")
+
+
 def test_an_unfinished_pretraining_is_not_converted(refused: Refused, pretrained: Path) -> None:
     config = pretrained / "run.toml"
     config.write_text(config.read_text().replace('stage = "pretrained"', 'stage = "pretraining"'))

@@ -176,6 +176,45 @@ def test_a_pooled_shortcut_is_known(wrap: Callable[[Tensor], Tensor]) -> None:
     assert layers["main"].decision == "binarize"
 
 
+class _Branches(nn.Module):
+    """Branches of ``kernels`` side by side, added up as MobileOne adds them, between two 3x3 convolutions."""
+
+    def __init__(self, *kernels: int) -> None:
+        super().__init__()
+        self.stem, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 3)
+        self.branches = nn.ModuleList(nn.Conv2d(8, 8, k, padding=k // 2) for k in kernels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.last(F.relu(sum(branch(x) for branch in self.branches)))
+
+
+@pytest.mark.parametrize(
+    ("kernels", "expected"), [((1, 1, 1), ["binarize"] * 3), ((3, 1, 1), ["binarize", "keep", "keep"])]
+)
+def test_pointwise_branches_of_one_layer_are_no_shortcuts(
+    kernels: tuple[int, ...], expected: list[str]
+) -> None:
+    layers = plan(_Branches(*kernels), size=8)
+    assert [layers[f"branches.{i}"].decision for i in range(3)] == expected
+
+
+def test_two_pointwise_layers_in_a_row_have_a_shortcut() -> None:
+    class Mixer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 3)
+            self.one, self.two, self.down = nn.Conv2d(8, 16, 1), nn.Conv2d(16, 8, 1), nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return self.last(self.two(F.relu(self.one(x))) + self.down(x))
+
+    layers = plan(Mixer(), size=8)
+    assert layers["down"].reason.startswith("1x1 downsample")
+    assert layers["one"].decision == layers["two"].decision == "binarize"
+
+
 def test_the_tree_alone_decides_where_there_is_no_graph() -> None:
     class Branching(nn.Module):
         def __init__(self) -> None:
