@@ -166,12 +166,12 @@ class Convolution {
     void (*run_tile)(const ConvTile& tile);
   };
 
-  // Spreads the weights into `near` where there is room, and a use.
-  BlockWeights spread_weights(const BlockWeights& weights, int64_t block_bytes, uint8_t* near) const {
+  // Spreads the weights into `room`, kNearWeightBytes of it, where they fit and it is of use.
+  BlockWeights spread_weights(const BlockWeights& weights, int64_t block_bytes, uint8_t* room) const {
     const bool spreads = kernels_.spread_weights != nullptr && !layout_.shared;
     if (!spreads || block_bytes * kernels_.spread_copies > kNearWeightBytes) return weights;
-    kernels_.spread_weights(weights.taps, block_bytes, near);
-    return {near, weights.tap_bytes * kernels_.spread_copies, kernels_.spread_tile};
+    kernels_.spread_weights(weights.taps, block_bytes, room);
+    return {room, weights.tap_bytes * kernels_.spread_copies, kernels_.spread_tile};
   }
 
   // Tiles [begin, end) of one block.
@@ -185,8 +185,8 @@ class Convolution {
     const Prefetch next_block = index + 1 < layout_.blocks
                                     ? Prefetch(packed.taps + block_bytes, block_bytes, classes_.tiles())
                                     : Prefetch();
-    alignas(64) uint8_t near[kNearWeightBytes];
-    const BlockWeights weights = spread_weights(packed, block_bytes, near);
+    alignas(64) uint8_t room[kNearWeightBytes];
+    const BlockWeights weights = spread_weights(packed, block_bytes, room);
     ConvTile tile{};
     tile.epilogue = epilogues_ + index;
     tile.shared = &lanes;
