@@ -38,19 +38,18 @@ def test_cifar10_resnet20_keeps_its_accuracy_from_pytorch_to_both_onnx_routes(
     )
     assert all(layer["entropy_bits"] > 0.8 for layer in converted["input_bits"])
     before = dirnet("eval", run, "--engine", "torch", "--limit", 2000)["top1_percent"]
-    limits = ("--set", "data.train_limit=6400", "--set", "data.test_limit=500")
-    dirnet("finetune", run, "--epochs", 1, *limits)
-    exported = dirnet("export", run, "--onnx")
+    dirnet("finetune", "--run", run, "--epochs", 1, "--set", "data.train_limit=6400")
+    exported = dirnet("export", "--run", run, "--onnx")
     assert exported["verified"]
 
     accuracy = {
-        engine: dirnet("eval", run, "--engine", engine, "--limit", 2000)["top1_percent"]
+        engine: dirnet("eval", run, "--engine", engine, "--limit", 4000)["top1_percent"]
         for engine in ("torch", "kernels", "stock")
     }
     # Six thousand images of one epoch: far from trained, but far from chance, and better than before.
     assert accuracy["torch"] > max(before, 25.0)
-    assert abs(accuracy["kernels"] - accuracy["torch"]) <= 0.1
-    assert abs(accuracy["stock"] - accuracy["torch"]) <= 0.1
+    assert abs(accuracy["kernels"] - accuracy["torch"]) <= 0.05
+    assert abs(accuracy["stock"] - accuracy["torch"]) <= 0.05
 
 
 def test_mobilenet_v2_with_imagenet_weights_converts_exports_and_verifies(
@@ -65,6 +64,6 @@ def test_mobilenet_v2_with_imagenet_weights_converts_exports_and_verifies(
     )
     kept = {layer["name"]: layer["reason"] for layer in converted["layers"] if layer["decision"] == "keep"}
     assert "depthwise" in kept["features.2.conv.1.0"]
-    exported = dirnet("export", run, "--onnx", "--images", 8)
+    exported = dirnet("export", "--run", run, "--onnx", "--images", 8)
     assert exported["verified"]
     assert exported["binary_bytes"] < exported["fp32_bytes"]
