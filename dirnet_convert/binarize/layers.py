@@ -206,7 +206,7 @@ class BinaryConv2d(BinaryLayer):
         then look at fewer.
         """
         down, right = arguments.stride
-        if self.kernel_size != (1, 1) or any(arguments.padding):
+        if (down, right) == (1, 1) or self.kernel_size != (1, 1) or any(arguments.padding):
             return x, arguments
         left = ConvArguments((1, 1), arguments.padding, arguments.dilation, arguments.groups)
         return x[:, :, ::down, ::right], left

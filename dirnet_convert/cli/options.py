@@ -53,18 +53,9 @@ SetOption = Annotated[
         "--set", metavar="KEY=VALUE", help="Override one knob, e.g. finetune.lr=0.05.", show_default=False
     ),
 ]
-RunArgument = Annotated[
-    Path | None,
-    typer.Argument(
-        metavar="[RUN]", help="Run folder; the newest one below runs/ if absent.", show_default=False
-    ),
-]
-RunOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--run", metavar="RUN", help="Run folder; the newest one below runs/ if absent.", show_default=False
-    ),
-]
+_RUN_HELP = "Run folder; the newest one below runs/ if absent."
+RunArgument = Annotated[Path | None, typer.Argument(metavar="[RUN]", help=_RUN_HELP, show_default=False)]
+RunOption = Annotated[Path | None, typer.Option("--run", metavar="RUN", help=_RUN_HELP, show_default=False)]
 OutOption = Annotated[
     Path | None,
     typer.Option(

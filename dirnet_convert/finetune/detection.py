@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dirnet_convert.data.boxes import Target, without_excused
 from dirnet_convert.finetune.rbd import rbd_loss
+from dirnet_convert.finetune.strided_pointwise import gather_before_pointwise
 from dirnet_convert.recipe import DistillOptions
 
 
@@ -23,6 +24,7 @@ class DetectionStep(nn.Module):
     ) -> None:
         super().__init__()
         self.student = student
+        gather_before_pointwise(student)
         self.teacher = teacher if distill.rbd_weight != 0.0 else None
         self.distill = distill
         self.names = names

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import logging
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from dirnet_convert.models.detectors import (
 )
 from dirnet_convert.models.state import Fit, load_weights, read_state
 from dirnet_convert.models.user_file import UserFactory, load_user_factory
+from dirnet_convert.quiet import errors_alone
 from dirnet_convert.recipe import Task
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -263,18 +262,6 @@ def _head_mismatch(network: nn.Module, state: dict[str, torch.Tensor], classes: 
     return state[min(differing)].shape[0]
 
 
-@contextlib.contextmanager
-def _silent_hub() -> Iterator[None]:
-    """Keep timm's hub client from logging each attempt that fails: the last one is raised, and told."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _download(entry: ModelEntry, classes: int) -> nn.Module:
     try:
         if entry.task is Task.DETECTION:
@@ -283,7 +270,8 @@ def _download(entry: ModelEntry, classes: int) -> nn.Module:
             load_weights(network, adapt_state(entry.name, network, state), Fit.EXACT, entry.name)
             return network
         if entry.origin is Origin.TIMM:
-            with _silent_hub():
+            # The hub's client logs each attempt that fails; the last one is raised, and told.
+            with errors_alone("huggingface_hub"):
                 return timm.create_model(entry.name.removeprefix("timm:"), pretrained=True)
         return torchvision.models.get_model(entry.name, weights=_default_weights(entry.name))
     # timm's hub client raises subclasses of OSError and RuntimeError; urllib raises URLError, an OSError.

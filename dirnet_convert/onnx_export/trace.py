@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import io
-import logging
 import warnings
 from collections.abc import Iterator
 
@@ -20,6 +19,7 @@ from dirnet_convert.onnx_export.attention import AttentionOfAnyRank
 from dirnet_convert.onnx_export.ir_tools import is_ours
 from dirnet_convert.onnx_export.labels import name_nodes
 from dirnet_convert.onnx_export.translations import shared_translations
+from dirnet_convert.quiet import errors_alone
 
 # What every ONNX Runtime since 1.17 runs, and new enough for the operators' bodies.
 OPSET = 20
@@ -38,15 +38,10 @@ class Batch(enum.Enum):
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep PyTorch's progress lines and its warnings about its own insides from the person's terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    out = contextlib.redirect_stdout(io.StringIO())
+    with errors_alone("torch.onnx"), warnings.catch_warnings(), out:
+        warnings.simplefilter("ignore")
+        yield
 
 
 def trace(

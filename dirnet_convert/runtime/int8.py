@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dirnet_convert.quiet import errors_alone
 from dirnet_convert.recipe import Rest
 from dirnet_convert.runtime.model_file import read_model
 
@@ -43,7 +42,8 @@ def quantize_static(model: Path, output: Path, images: np.ndarray, choice: Int8C
     from onnxruntime import quantization
 
     chosen = choice or Int8Choice()
-    with _quiet():
+    # The quantizer logs, by the root, advice about steps that the callers have taken.
+    with errors_alone(None):
         quantization.quantize_static(
             str(model),
             str(output),
@@ -66,18 +66,6 @@ def rest_of(model: onnx.ModelProto) -> Rest:
         node.op_type in _QUANTIZERS or node.op_type.startswith(INT8_STEM) for node in model.graph.node
     )
     return Rest.INT8 if quantized else Rest.FLOAT
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # The quantizer logs advice about steps that the callers have taken.
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
 
 
 def _reader(model: Path, images: np.ndarray) -> object:

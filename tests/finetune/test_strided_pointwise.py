@@ -43,13 +43,50 @@ torch.testing.assert_close(got, stem.weight.grad)
 """
 
 
+DETECTOR_SCRIPT = """
+import torch
+from torch import nn
+from dirnet_convert.finetune.detection import DetectionStep
+from dirnet_convert.recipe import DistillOptions
+
+
+class Detector(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 24, 1, stride=2)
+
+    def forward(self, images, targets):
+        return {"loss": self.stem(images.contiguous(memory_format=torch.channels_last)).square().mean()}, ()
+
+
+torch.manual_seed(1)
+detector, images = Detector(), torch.randn(8, 3, 64, 64)
+step = DetectionStep(detector, None, DistillOptions(label_weight=1.0), ("loss",))
+for _ in range(5):
+    detector.zero_grad()
+    step(images, [])[0].backward()
+got = detector.stem.weight.grad.clone()
+detector.zero_grad()
+detector.stem.stride = (1, 1)
+detector(images[:, :, ::2, ::2], [])[0]["loss"].backward()
+torch.testing.assert_close(got, detector.stem.weight.grad)
+"""
+
+
+def _run(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-c", *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.parametrize(
     ("channels", "mode"), [(1, "eager"), (3, "eager"), (12, "eager"), (3, "compiled")], ids=str
 )
 def test_a_strided_pointwise_stem_trains(channels: int, mode: str) -> None:
-    arguments = [sys.executable, "-c", SCRIPT, str(channels), mode]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    _run(SCRIPT, str(channels), mode)
+
+
+def test_a_detectors_does_too() -> None:
+    _run(DETECTOR_SCRIPT)
 
 
 def test_evaluation_is_as_it_was() -> None:
