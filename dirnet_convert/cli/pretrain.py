@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+
+from rich.markup import escape
+
 from dirnet_convert.cli.finetune import EpochsOption, RestartOption, TensorBoardOption
 from dirnet_convert.cli.options import (
     DataDirOption,
@@ -126,8 +130,10 @@ def command(
         highlight=False,
         soft_wrap=True,
     )
+    # As a shell takes it, spaces in the paths included.
+    follows = shlex.join(["dirnet", "convert", str(folder.path), "--data", chosen.data.name])
     console.print(
-        f"Next: [bold]dirnet convert {folder.path} --data {chosen.data.name}[/bold]",
+        f"Next: [bold]{escape(follows)}[/bold]",
         highlight=False,
         soft_wrap=True,
     )

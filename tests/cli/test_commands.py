@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,12 @@ def test_what_people_read(dirnet: Invoke, converted: Path, exported: Path, pretr
         result = dirnet(*arguments)
         assert result.exit_code == 0, result.output
         assert words in result.stdout
+
+
+def test_the_next_command_is_one_that_a_shell_takes(dirnet: Invoke, pretrained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(pretrained, tmp_path / "my run [b]")
+    line = dirnet("pretrain", run).stdout.strip().splitlines()[-1]
+    assert shlex.split(line) == ["Next:", "dirnet", "convert", str(run), "--data", "digits"]
 
 
 def test_a_run_brings_its_images_and_classes_to_inspect(dirnet: Invoke, pretrained: Path) -> None:
