@@ -15,7 +15,11 @@ class BinaryMaxPool2d : public Kernel {
         strides_(node.ints_attribute("strides", 2, 1, kLargest)),
         pads_(node.ints_attribute("pads", 4, 0, kLargest)),
         dilations_(node.ints_attribute("dilations", 2, 1, kLargest)),
-        ceil_mode_(node.int_attribute("ceil_mode", 0, 1) == 1) {}
+        ceil_mode_(node.int_attribute("ceil_mode", 0, 1) == 1) {
+    if (kernel_[0] > kLargest / kernel_[1]) {
+      throw Failure("attribute 'kernel_shape' makes a window of 2^31 taps or more");
+    }
+  }
 
   void compute(const Call& call) const override {
     const Tensor input = call.input(0);
@@ -47,13 +51,15 @@ class BinaryMaxPool2d : public Kernel {
   }
 
  private:
-  // As in PyTorch: with ceil_mode, a last window that would begin in the padding after the input is dropped.
+  // As in PyTorch: with ceil_mode, even the first window may reach beyond the padding, by less than a stride,
+  // and a last window that would begin in the padding after the input is dropped.
   int64_t pooled_length(int64_t size, size_t axis) const {
     const int64_t before = pads_[axis];
-    const int64_t span = size + before + pads_[axis + 2] - dilations_[axis] * (kernel_[axis] - 1) - 1;
-    if (span < 0) return 0;
     const int64_t stride = strides_[axis];
-    const int64_t length = (ceil_mode_ ? (span + stride - 1) / stride : span / stride) + 1;
+    const int64_t span = size + before + pads_[axis + 2] - dilations_[axis] * (kernel_[axis] - 1) - 1;
+    const int64_t room = span + (ceil_mode_ ? stride - 1 : 0);
+    if (room < 0) return 0;
+    const int64_t length = room / stride + 1;
     return ceil_mode_ && (length - 1) * stride >= size + before ? length - 1 : length;
   }
 

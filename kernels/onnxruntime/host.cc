@@ -26,6 +26,17 @@ void check_range(const char* name, int64_t value, int64_t lowest, int64_t highes
   }
 }
 
+const char* type_name(int element_type) {
+  switch (element_type) {
+    case kFloat32:
+      return "float32";
+    case kInt8:
+      return "int8";
+    default:
+      return "uint64";
+  }
+}
+
 Tensor view(const Api& api, const OrtValue* value, const TensorDefinition& definition) {
   if (value == nullptr) throw Failure("input " + quoted(definition.name) + " is missing");
   OrtTensorTypeAndShapeInfo* raw = nullptr;
@@ -35,8 +46,7 @@ Tensor view(const Api& api, const OrtValue* value, const TensorDefinition& defin
   int type = 0;
   check(api, api.GetTensorElementType(info.get(), &type));
   if (type != definition.element_type) {
-    throw Failure("input " + quoted(definition.name) + " must hold " +
-                  (definition.element_type == kFloat32 ? "float32" : "uint64"));
+    throw Failure("input " + quoted(definition.name) + " must hold " + type_name(definition.element_type));
   }
   Tensor tensor;
   tensor.name = definition.name;
@@ -157,7 +167,7 @@ void Call::run_parallel(void* context, int64_t items, void (*task)(void*, int64_
     OrtStatus* status =
         call->api_.KernelContext_ParallelFor(call->context_, run_item, static_cast<size_t>(items), 0, &job);
     if (status == nullptr) return;
-    // Nothing has run when the call itself is refused, so the work is still to be done here.
+    // No task throws, so what failed is the call itself: nothing has run, and the work is still to be done.
     call->api_.ReleaseStatus(status);
   }
   for (int64_t item = 0; item < items; ++item) task(arg, item);

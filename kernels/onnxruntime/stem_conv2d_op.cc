@@ -105,9 +105,10 @@ class StemConv2d : public Kernel {
       throw Failure("'X' holds images of " + std::to_string(shape.in_h) + " x " + std::to_string(shape.in_w) +
                     ", too small for the kernel and the window even with their padding");
     }
-    // No buffer of the kernel holds more.
-    element_count({shape.conv_h() + 2 * shape.kernel_h, shape.conv_w(), words_for(shape.out_c) * 64},
-                  "the convolution");
+    if (!stem_buffers_countable(shape)) {
+      throw Failure("'X' holds images of " + std::to_string(shape.in_h) + " x " + std::to_string(shape.in_w) +
+                    ", which become too large with their padding");
+    }
     std::vector<int64_t> dims{shape.batch, shape.out_h(), shape.out_w(), shape.out_c};
     element_count(dims, "the output");
     StemOutputs outputs = outputs_;

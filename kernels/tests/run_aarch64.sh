@@ -32,8 +32,8 @@ fi
 cmake -G Ninja -S "$kernels" -B "$build" -DDIRNET_BUILD_TESTS=ON \
   -DCMAKE_TOOLCHAIN_FILE="$kernels/cmake/aarch64-linux-gnu.cmake" || exit 1
 ninja -C "$build" || exit 1
-for test in test_conv2d test_binarize test_isa test_stem test_stem_int8 test_sign_conv_backward test_training \
-  test_vectors; do
+for test in test_conv2d test_binarize test_isa test_memory test_stem test_stem_int8 test_sign_conv_backward \
+  test_training test_vectors; do
   qemu-aarch64 -L /usr/aarch64-linux-gnu "$build/tests/$test" --small || exit 1
 done
 echo "64-bit ARM: the small suite passed under qemu."

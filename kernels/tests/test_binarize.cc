@@ -150,6 +150,23 @@ void test_max_pool(Random& random) {
   }
 }
 
+// Windows that reach further than anything could count to: only their taps inside the image cost time.
+void test_enormous_max_pool() {
+  constexpr int64_t kLargest = INT32_MAX;
+  const uint64_t input[4] = {0x1, 0x2, 0x4, 0x8};
+  for (const int64_t dilation : {int64_t{1}, kLargest}) {
+    // The window's last tap is the image's last pixel, or with the dilation its first one and no other.
+    const int64_t pad = dilation == 1 ? kLargest - 2 : 0;
+    const Pool2dShape s{1, 2, 2, 4, kLargest, kLargest, 1, 1, pad, pad, dilation, dilation, 2, 2};
+    Guarded<uint64_t> output(4);
+    binary_max_pool2d(input, s, output.data(), Parallel{});
+    for (int64_t i = 0; i < 4; ++i) {
+      const uint64_t expected = dilation == 1 ? 0xF : input[i];
+      CHECK(output[i] == expected && output.intact(), "enormous window, pixel " + std::to_string(i));
+    }
+  }
+}
+
 }  // namespace
 
 }  // namespace test
@@ -162,5 +179,6 @@ int main(int argc, char** argv) {
   test_every_pair_of_interesting_values(random);
   test_channel_counts(small, random);
   test_max_pool(random);
+  test_enormous_max_pool();
   return finish("binarize");
 }

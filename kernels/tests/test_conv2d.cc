@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "conv_case.h"
+#include "driver/tile.h"
 #include "threads.h"
 
 namespace dirnet {
@@ -287,6 +288,33 @@ void test_in_place_residual(Random& random) {
   }
 }
 
+// The longest sums of plain C++, where twice a count is beyond 31 bits: one run of input and weights, read
+// again and again as if it were as many taps, since so many would not fit into the memory.
+void test_longest_sum() {
+  constexpr int64_t kUnits = 1024, kRunBits = kUnits * 32;
+  constexpr int64_t kRuns = (int64_t{1} << 30) / kRunBits + 1;
+  const std::vector<uint32_t> input(kUnits, ~uint32_t{0}), weights(kUnits * kBlockChannels);
+  BlockEpilogue epilogue{};
+  float y = 0.0F;
+  epilogue.scale[0] = 1.0F;
+  epilogue.clip_min = -HUGE_VALF;
+  epilogue.clip_max = HUGE_VALF;
+  epilogue.channels = 1;
+  epilogue.y = &y;
+  epilogue.pixel_floats = 1;
+  ConvTile tile{};
+  tile.input[0] = reinterpret_cast<const uint8_t*>(input.data());
+  tile.pixels = 1;
+  tile.dot_max = static_cast<int32_t>(kRuns * kRunBits);
+  tile.rows = 1;
+  tile.taps = kRuns;
+  tile.units = kUnits;
+  tile.weights = reinterpret_cast<const uint8_t*>(weights.data());
+  tile.epilogue = &epilogue;
+  kPortableKernels.conv_tile(tile);
+  CHECK(y == -static_cast<float>(kRuns * kRunBits), "the longest sum is -K");
+}
+
 }  // namespace
 
 }  // namespace test
@@ -307,5 +335,6 @@ int main(int argc, char** argv) {
   test_long_sums(small, random);
   test_pixels_without_taps(random);
   test_in_place_residual(random);
+  if (!small) test_longest_sum();
   return finish("conv2d");
 }

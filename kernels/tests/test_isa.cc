@@ -4,23 +4,13 @@
 #include "check.h"
 #include "dirnet/dirnet.h"
 #include "dirnet/dirnet_c.h"
+#include "dirnet/training.h"
+#include "wanted_isa.h"
 
 namespace dirnet {
 namespace test {
 
 namespace {
-
-void set_wanted(const char* value) {
-#if defined(_WIN32)
-  _putenv_s("DIRNET_ISA", value != nullptr ? value : "");
-#else
-  if (value != nullptr) {
-    setenv("DIRNET_ISA", value, 1);
-  } else {
-    unsetenv("DIRNET_ISA");
-  }
-#endif
-}
 
 bool usable(Isa isa) { return isa_built(isa) && isa_supported(isa); }
 
@@ -102,6 +92,75 @@ void test_c_interface() {
   CHECK(dirnet_binary_max_pool2d(nullptr, pool, bits, 1) == DIRNET_BAD_ARGUMENT, "max pool without input");
 }
 
+// Tensors without elements come without an address: PyTorch's do.
+void test_empty_tensors() {
+  int64_t shape[16] = {0, 2, 2, 3, 2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+  // An image that the kernel does not fit into.
+  const int64_t smaller[16] = {1, 2, 2, 3, 2, 3, 3, 1, 1, 0, 0, 0, 0, 1, 1, 1};
+  const uint64_t input[4] = {};
+  const uint64_t weight_words[18] = {};
+  const std::vector<float> weights(2 * 9 * 3, 1.0F);
+  const float vector[3] = {};
+  for (int isa = 0; isa < dirnet_isa_count(); ++isa) {
+    if (!usable(static_cast<Isa>(isa))) continue;
+    const std::string name = isa_name(static_cast<Isa>(isa));
+    const auto conv = [&](const int64_t* s, const uint64_t* from) {
+      return dirnet_binary_conv2d(isa, from, weight_words, s, vector, vector, nullptr, nullptr, -1.0F, 1.0F,
+                                  vector, nullptr, nullptr, 1);
+    };
+    CHECK(dirnet_binarize(isa, nullptr, 0, 3, vector, nullptr, 1) == DIRNET_OK, name + ": no pixels");
+    CHECK(conv(shape, nullptr) == DIRNET_OK, name + ": no images");
+    CHECK(conv(smaller, input) == DIRNET_OK, name + ": no outputs");
+    CHECK(conv(smaller, nullptr) == DIRNET_BAD_ARGUMENT, name + ": an image without an address");
+    if (dirnet_training_built(isa) == 0) continue;
+    const auto forward = [&](const float* w) {
+      return dirnet_sign_conv2d(isa, 0, nullptr, vector, w, shape, 0, nullptr, 1, nullptr);
+    };
+    const auto backward = [&](float* to) {
+      return dirnet_sign_conv2d_backward(isa, 0, nullptr, vector, weights.data(), shape, 0, nullptr, nullptr,
+                                         to, 1, nullptr);
+    };
+    std::vector<float> gradient(weights.size(), 7.0F);
+    CHECK(forward(weights.data()) == DIRNET_OK, name + ": no images to train on");
+    CHECK(forward(nullptr) == DIRNET_BAD_ARGUMENT, name + ": weights are asked for all the same");
+    CHECK(backward(gradient.data()) == DIRNET_OK && gradient == std::vector<float>(gradient.size(), 0.0F),
+          name + ": the weights' gradient is 0");
+    CHECK(backward(nullptr) == DIRNET_BAD_ARGUMENT, name + ": that gradient is asked for, too");
+    shape[0] = 1;
+    CHECK(forward(weights.data()) == DIRNET_BAD_ARGUMENT && backward(gradient.data()) == DIRNET_BAD_ARGUMENT,
+          name + ": an image without an address");
+    shape[0] = 0;
+  }
+  const int64_t pool[14] = {0, 2, 2, 1, 2, 2, 2, 2, 0, 0, 1, 1, 1, 1};
+  CHECK(dirnet_binary_max_pool2d(nullptr, pool, nullptr, 1) == DIRNET_OK, "max pool of no images");
+}
+
+// Dot products are counted in 32 bits, and so are the terms of a gradient.
+void test_shapes_too_large() {
+  constexpr int64_t kLargest = INT32_MAX;
+  const uint64_t words[1] = {};
+  const float vector[1] = {};
+  float gradient[1];
+  const int isa = static_cast<int>(Isa::kPortable);
+  // Without images nothing else could refuse them.
+  const int64_t shapes[4][16] = {
+      {0, 1, 1, 64, 1, 5793, 5793, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+      {0, 1, 1, 1, 1, kLargest, kLargest, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+      {0, 1, 1, 1, 1, 1, 1, 1, 1, kLargest + 1, 0, 0, 0, 1, 1, 1},
+      {0, 1, 1, 1, 1, 1, INT64_MAX, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+  };
+  for (const auto& shape : shapes) {
+    CHECK(dirnet_binary_conv2d(isa, words, words, shape, vector, vector, nullptr, nullptr, -1.0F, 1.0F,
+                               nullptr, gradient, nullptr, 1) == DIRNET_BAD_ARGUMENT,
+          "a dot product beyond 32 bits");
+  }
+  if (dirnet_training_built(isa) == 0) return;
+  const int64_t padded[16] = {0, 1, 1, 1, 1, 1, 1, 1, 1, kLargest, kLargest, kLargest, kLargest, 1, 1, 1};
+  CHECK(dirnet_sign_conv2d_backward(isa, 0, nullptr, vector, vector, padded, 0, nullptr, nullptr, gradient, 1,
+                                    nullptr) == DIRNET_BAD_ARGUMENT,
+        "more pixels than can be counted");
+}
+
 }  // namespace
 
 }  // namespace test
@@ -111,5 +170,7 @@ int main() {
   using namespace dirnet::test;
   test_choice();
   test_c_interface();
+  test_empty_tensors();
+  test_shapes_too_large();
   return finish("isa");
 }

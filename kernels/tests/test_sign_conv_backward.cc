@@ -30,9 +30,14 @@ struct BackwardCase {
   int64_t out_pixels() const { return shape.out_h() * shape.out_w(); }
   int64_t x_size() const { return shape.batch * shape.in_h * shape.in_w * shape.in_c; }
   std::string name(Isa isa) const {
-    return std::string(isa_name(isa)) + ": gradients of " + std::to_string(shape.in_c) + " to " +
-           std::to_string(shape.out_c) + " channels, " + std::to_string(shape.in_h) + " x " +
-           std::to_string(shape.in_w) + ", type " + std::to_string(static_cast<int>(type));
+    std::string text = std::string(isa_name(isa)) + ": gradients of the shape";
+    for (const int64_t n :
+         {shape.batch, shape.in_h, shape.in_w, shape.in_c, shape.out_c, shape.kernel_h, shape.kernel_w,
+          shape.stride_h, shape.stride_w, shape.pad_top, shape.pad_left, shape.pad_bottom, shape.pad_right,
+          shape.dilation_h, shape.dilation_w, shape.group}) {
+      text += " " + std::to_string(n);
+    }
+    return text + ", type " + std::to_string(static_cast<int>(type));
   }
 };
 
@@ -200,6 +205,37 @@ void check_backward(const Conv2dShape& shape, Random& random) {
   }
 }
 
+// Strides beyond the kernel, padding beyond the image, dilation and groups, in any combination.
+Conv2dShape random_shape(Random& random) {
+  Conv2dShape s{};
+  s.batch = 1 + random.below(3);
+  s.in_h = 1 + random.below(9);
+  s.in_w = 1 + random.below(9);
+  s.group = 1 + random.below(3);
+  s.in_c = s.group * (1 + random.below(20));
+  s.out_c = s.group * (1 + random.below(20));
+  s.kernel_h = 1 + random.below(4);
+  s.kernel_w = 1 + random.below(4);
+  s.stride_h = 1 + random.below(5);
+  s.stride_w = 1 + random.below(5);
+  s.pad_top = random.below(12);
+  s.pad_left = random.below(12);
+  s.pad_bottom = random.below(12);
+  s.pad_right = random.below(12);
+  s.dilation_h = 1 + random.below(4);
+  s.dilation_w = 1 + random.below(4);
+  return s;
+}
+
+void check_random_shapes(Random& random, int count) {
+  for (int checked = 0; checked < count;) {
+    const Conv2dShape shape = random_shape(random);
+    if (shape.out_h() == 0 || shape.out_w() == 0) continue;
+    check_backward(shape, random);
+    ++checked;
+  }
+}
+
 // What is not finite reaches every gradient that it has a part in, and no other block's; gradients too small
 // to have an inverse are zeros.
 void check_extremes(Random& random) {
@@ -244,6 +280,7 @@ int main(int argc, char** argv) {
   check_backward({2, 6, 6, 3, 1, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1}, random);
   check_backward({1, 3, 3, 5, 7, 2, 2, 3, 3, 2, 0, 1, 4, 1, 1, 1}, random);
   check_backward({2, 7, 7, 6, 9, 3, 3, 2, 1, 4, 0, 3, 2, 2, 3, 3}, random);
+  check_random_shapes(random, small ? 5 : 80);
   if (!small) {
     check_backward({40, 16, 16, 16, 32, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1}, random);
     check_backward({1, 70, 70, 24, 20, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1}, random);

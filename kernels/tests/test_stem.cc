@@ -100,7 +100,7 @@ void check_case(const StemCase& c, const Parallel& parallel) {
 
 StemShape shape_of(int64_t batch, int64_t in_c, int64_t in_h, int64_t in_w, int64_t out_c, int64_t kernel,
                    int64_t stride, int64_t pad, int64_t pool, int64_t pool_stride, int64_t pool_pad) {
-  return {batch, in_c, in_h, in_w, out_c,       kernel,      kernel,   stride,   stride,   pad,     pad,
+  return {batch, in_h, in_w, in_c, out_c,       kernel,      kernel,   stride,   stride,   pad,     pad,
           pad,   pad,  pool, pool, pool_stride, pool_stride, pool_pad, pool_pad, pool_pad, pool_pad};
 }
 
@@ -162,6 +162,26 @@ void special_values(Random& random) {
   }
 }
 
+// Padded rows that no memory could hold, of images of a few pixels.
+void shapes_without_end() {
+  constexpr int64_t kLargest = INT32_MAX;
+  StemShape s = shape_of(1, 3, 224, 224, 64, 7, 2, 3, 3, 2, 1);
+  CHECK(stem_buffers_countable(s), "an ordinary stem");
+  // Of one pixel, from one end of the padding to the other: 2^64 bytes of a window and 16 more.
+  s = shape_of(1, (int64_t{1} << 30) + 1, 1, 1, 1, 1, 1, 0, 1, 1, 0);
+  CHECK(stem_buffers_countable(s), "many channels");
+  s.pad_left = s.pad_right = s.stride_w = kLargest;
+  CHECK(s.conv_w() == 3 && !stem_buffers_countable(s), describe(s, Isa::kReference));
+  // In Winograd's form, and as rows of the convolution and of the pooling.
+  s = shape_of(1, int64_t{1} << 25, 7, 7, 1, 7, 2, 0, 1, 1, 0);
+  s.pad_left = s.pad_right = kLargest;
+  CHECK(!stem_buffers_countable(s), describe(s, Isa::kReference));
+  s = shape_of(1, 1, 1, 1, 1 << 30, 1, 1, kLargest, 1, 1, 0);
+  CHECK(!stem_buffers_countable(s), describe(s, Isa::kReference));
+  s = shape_of(1, 1, 1, 1, kLargest, 1, 1, 0, kLargest, 1, kLargest - 1);
+  CHECK(!stem_buffers_countable(s), describe(s, Isa::kReference));
+}
+
 }  // namespace
 
 }  // namespace test
@@ -174,5 +194,6 @@ int main(int argc, char** argv) {
   usual_shapes(random, small);
   random_shapes(random, small ? 10 : 120);
   special_values(random);
+  shapes_without_end();
   return finish("test_stem");
 }

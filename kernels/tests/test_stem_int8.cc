@@ -111,7 +111,7 @@ void random_cases(Random& random, int count) {
 // Pixels that are no numbers, infinite, huge or minus zero, next to whole registers and at their ends.
 void special_pixels(Random& random) {
   const float inf = std::numeric_limits<float>::infinity();
-  const StemShape shape{1, 3, 20, 37, 33, 7, 7, 2, 2, 3, 3, 3, 3, 3, 3, 2, 2, 1, 1, 1, 1};
+  const StemShape shape{1, 20, 37, 3, 33, 7, 7, 2, 2, 3, 3, 3, 3, 3, 3, 2, 2, 1, 1, 1, 1};
   Int8Case c(shape, random);
   for (const float value : {std::nanf(""), inf, -inf, 3e38F, -3e38F, -0.0F, 1e-42F}) {
     for (int i = 0; i < 40; ++i)

@@ -109,10 +109,21 @@ class CaseMaker:
         return window, height, width
 
     def _max_pool(self) -> Case:
-        window, height, width = self._window()
-        channels = self._channels()
-        inputs = {"B": self._bits(self._batch(), height, width, channels)}
-        return Case("BinaryMaxPool2d", inputs, {"channels": channels, **window, "ceil_mode": self._int(0, 1)})
+        window, *size = self._window()
+        channels, ceil_mode = self._channels(), self._int(0, 1)
+        for axis in range(2):
+            if ceil_mode == 1 and self._rng.random() < 0.4:
+                size[axis] = self._too_small(window, axis)
+        inputs = {"B": self._bits(self._batch(), *size, channels)}
+        return Case("BinaryMaxPool2d", inputs, {"channels": channels, **window, "ceil_mode": ceil_mode})
+
+    def _too_small(self, window: dict[str, list[int]], axis: int) -> int:
+        """Draw an extent that lacks less than a stride, for which ceil_mode makes up, and little padding."""
+        before = window["pads"][axis] = self._int(0, min(1, window["pads"][axis]))
+        window["pads"][axis + 2] = 0
+        span = window["dilations"][axis] * (window["kernel_shape"][axis] - 1) + 1
+        stride = window["strides"][axis]
+        return max(1, span - before - self._int(min(1, stride - 1), stride - 1))
 
     def _convolution(self) -> Case:
         window, height, width = self._window()

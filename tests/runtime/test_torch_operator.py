@@ -67,6 +67,21 @@ def test_types_that_the_kernels_lack(dtype: torch.dtype) -> None:
     assert torch.equal(y, functional.conv2d(signs, weight, padding=1).to(dtype))
 
 
+def test_a_batch_without_images() -> None:
+    channels, out, kernel, *geometry = GEOMETRIES[1]
+    _, threshold, weight = _inputs(channels, out, kernel, 1)
+    x = torch.empty(0, channels, 9, 9)
+    # PyTorch gives no address for what has no elements.
+    assert x.data_ptr() == 0
+    y = torch.ops.dirnet.binary_conv2d(x, threshold, weight, *geometry, torch.float32)
+    assert y.shape == (0, out, 5, 5)
+    to_signs, to_weight = torch.ops.dirnet.binary_conv2d_backward(
+        torch.empty_like(y), x, threshold, weight, *geometry
+    )
+    assert to_signs.shape == x.shape
+    assert torch.equal(to_weight, torch.zeros_like(weight))
+
+
 def test_is_an_operator_that_compilers_may_trust() -> None:
     channels, out, kernel, stride, padding, dilation, groups = GEOMETRIES[1]
     values = (*_inputs(channels, out, kernel, groups), stride, padding, dilation, groups, torch.bfloat16)

@@ -1,4 +1,5 @@
-/* C interface to every kernel of the library, for tests and measurements from other languages. */
+/* C interface to the kernels of the library but the stem's, for trainings, tests and measurements from other
+   languages. */
 #ifndef DIRNET_DIRNET_C_H_
 #define DIRNET_DIRNET_C_H_
 
@@ -17,7 +18,9 @@ extern "C" {
 enum dirnet_status {
   DIRNET_OK = 0,
   DIRNET_ISA_UNAVAILABLE = 1, /* unknown number, not built, or not supported by this CPU */
-  DIRNET_BAD_ARGUMENT = 2,    /* a null pointer that must be set, or an impossible shape */
+  /* A null pointer that must be set, or an impossible shape: its numbers stay below 2^31, as do the taps of
+     an output. Activations and their gradients may be null where they have no elements. */
+  DIRNET_BAD_ARGUMENT = 2,
   DIRNET_OUT_OF_MEMORY = 3
 };
 

@@ -1,8 +1,9 @@
 #include "dirnet/dirnet_c.h"
 
 #include <atomic>
-#include <new>
-#include <system_error>
+#include <exception>
+#include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -44,8 +45,9 @@ class Team {
     }
     std::vector<std::thread> threads;
     try {
+      threads.reserve(static_cast<size_t>(team.threads_ - 1));
       for (int i = 1; i < team.threads_; ++i) threads.emplace_back(work);
-    } catch (const std::system_error&) {  // fewer threads than wanted: those that run do all the items
+    } catch (const std::exception&) {  // fewer threads than wanted: those that run do all the items
     }
     work();
     for (std::thread& thread : threads) thread.join();
@@ -59,9 +61,12 @@ bool trains(int isa) { return usable(isa) && dirnet::training_built(static_cast<
 
 bool float_type(int type) { return type >= 0 && type < dirnet::kFloatTypeCount; }
 
-bool all_at_least(const int64_t* values, int first, int last, int64_t least) {
+// Numbers of a shape stay below this, so that products of two of them fit into 64 bits.
+constexpr int64_t kLargest = INT32_MAX;
+
+bool all_within(const int64_t* values, int first, int last, int64_t least) {
   for (int i = first; i < last; ++i) {
-    if (values[i] < least) return false;
+    if (values[i] < least || values[i] > kLargest) return false;
   }
   return true;
 }
@@ -70,8 +75,19 @@ bool all_at_least(const int64_t* values, int first, int last, int64_t least) {
 bool read_conv_shape(const int64_t shape[16], Conv2dShape* s) {
   *s = {shape[0], shape[1], shape[2],  shape[3],  shape[4],  shape[5],  shape[6],  shape[7],
         shape[8], shape[9], shape[10], shape[11], shape[12], shape[13], shape[14], shape[15]};
-  return all_at_least(shape, 0, 1, 0) && all_at_least(shape, 1, 9, 1) && all_at_least(shape, 9, 13, 0) &&
-         all_at_least(shape, 13, 16, 1) && s->in_c % s->group == 0 && s->out_c % s->group == 0;
+  return all_within(shape, 0, 1, 0) && all_within(shape, 1, 9, 1) && all_within(shape, 9, 13, 0) &&
+         all_within(shape, 13, 16, 1) && s->in_c % s->group == 0 && s->out_c % s->group == 0 &&
+         s->kernel_h * s->kernel_w <= kLargest / (s->in_c / s->group);
+}
+
+// Tensors without elements may come without an address.
+bool has_input(const Conv2dShape& s) { return s.batch > 0; }
+bool has_output(const Conv2dShape& s) { return s.batch > 0 && s.out_h() > 0 && s.out_w() > 0; }
+
+// As much of the text as there is room for, with its closing zero; returns the whole length.
+int64_t copy_text(std::string_view from, char* text, int64_t capacity) {
+  if (text != nullptr && capacity > 0) text[from.copy(text, static_cast<size_t>(capacity - 1))] = '\0';
+  return static_cast<int64_t>(from.size());
 }
 
 // False where an argument is impossible.
@@ -110,26 +126,31 @@ int dirnet_isa_supported(int isa) {
 }
 
 int dirnet_chosen_isa(void) {
-  Isa isa;
-  std::string error;
-  return dirnet::choose_isa(&isa, &error) ? static_cast<int>(isa) : -1;
+  try {
+    Isa isa;
+    std::string error;
+    return dirnet::choose_isa(&isa, &error) ? static_cast<int>(isa) : -1;
+  } catch (const std::exception&) {  // no memory for the error
+    return -1;
+  }
 }
 
 int64_t dirnet_chosen_isa_error(char* text, int64_t capacity) {
-  Isa isa;
-  std::string error;
-  dirnet::choose_isa(&isa, &error);
-  if (text != nullptr && capacity > 0) {
-    const size_t copied = error.copy(text, static_cast<size_t>(capacity - 1));
-    text[copied] = '\0';
+  try {
+    Isa isa;
+    std::string error;
+    dirnet::choose_isa(&isa, &error);
+    return copy_text(error, text, capacity);
+  } catch (const std::exception&) {
+    return copy_text("DIRNET_ISA cannot be obeyed, and there is no memory to say why.", text, capacity);
   }
-  return static_cast<int64_t>(error.size());
 }
 
 int dirnet_binarize(int isa, const float* x, int64_t pixels, int64_t channels, const float* threshold,
                     uint64_t* bits, int threads) {
   if (!usable(isa)) return DIRNET_ISA_UNAVAILABLE;
-  if (x == nullptr || threshold == nullptr || bits == nullptr || pixels < 0 || channels < 1) {
+  if (threshold == nullptr || pixels < 0 || channels < 1 ||
+      (pixels > 0 && (x == nullptr || bits == nullptr))) {
     return DIRNET_BAD_ARGUMENT;
   }
   dirnet::binarize(static_cast<Isa>(isa), x, pixels, channels, threshold, bits, Team(threads).parallel());
@@ -141,12 +162,12 @@ int dirnet_binary_conv2d(int isa, const uint64_t* input, const uint64_t* weights
                          float clip_min, float clip_max, const float* threshold, float* y, uint64_t* bits,
                          int threads) {
   if (!usable(isa)) return DIRNET_ISA_UNAVAILABLE;
-  if (input == nullptr || weights == nullptr || shape == nullptr || scale == nullptr || bias == nullptr ||
-      (y == nullptr && bits == nullptr) || (bits != nullptr && threshold == nullptr)) {
+  Conv2dShape s;
+  if (weights == nullptr || shape == nullptr || scale == nullptr || bias == nullptr ||
+      (bits != nullptr && threshold == nullptr) || !read_conv_shape(shape, &s) ||
+      (has_input(s) && input == nullptr) || (has_output(s) && y == nullptr && bits == nullptr)) {
     return DIRNET_BAD_ARGUMENT;
   }
-  Conv2dShape s;
-  if (!read_conv_shape(shape, &s)) return DIRNET_BAD_ARGUMENT;
   dirnet::Epilogue epilogue;
   epilogue.scale = scale;
   epilogue.bias = bias;
@@ -164,13 +185,16 @@ int dirnet_binary_conv2d(int isa, const uint64_t* input, const uint64_t* weights
 }
 
 int dirnet_binary_max_pool2d(const uint64_t* input, const int64_t shape[14], uint64_t* output, int threads) {
-  if (input == nullptr || shape == nullptr || output == nullptr) return DIRNET_BAD_ARGUMENT;
-  if (!all_at_least(shape, 0, 1, 0) || !all_at_least(shape, 1, 8, 1) || !all_at_least(shape, 8, 10, 0) ||
-      !all_at_least(shape, 10, 12, 1) || !all_at_least(shape, 12, 14, 0)) {
+  if (shape == nullptr || !all_within(shape, 0, 1, 0) || !all_within(shape, 1, 8, 1) ||
+      !all_within(shape, 8, 10, 0) || !all_within(shape, 10, 12, 1) || !all_within(shape, 12, 14, 0)) {
     return DIRNET_BAD_ARGUMENT;
   }
   const dirnet::Pool2dShape s{shape[0], shape[1], shape[2], shape[3],  shape[4],  shape[5],  shape[6],
                               shape[7], shape[8], shape[9], shape[10], shape[11], shape[12], shape[13]};
+  const bool has_output_pixels = s.batch > 0 && s.out_h > 0 && s.out_w > 0;
+  if ((s.batch > 0 && input == nullptr) || (has_output_pixels && output == nullptr)) {
+    return DIRNET_BAD_ARGUMENT;
+  }
   dirnet::binary_max_pool2d(input, s, output, Team(threads).parallel());
   return DIRNET_OK;
 }
@@ -181,8 +205,9 @@ int dirnet_sign_conv2d(int isa, int x_type, const void* x, const float* threshol
                        const int64_t shape[16], int y_type, void* y, int threads, dirnet_fork fork) {
   if (!trains(isa)) return DIRNET_ISA_UNAVAILABLE;
   Conv2dShape s;
-  if (x == nullptr || threshold == nullptr || weights == nullptr || shape == nullptr || y == nullptr ||
-      !float_type(x_type) || !float_type(y_type) || !read_conv_shape(shape, &s)) {
+  if (threshold == nullptr || weights == nullptr || shape == nullptr || !float_type(x_type) ||
+      !float_type(y_type) || !read_conv_shape(shape, &s) || (has_input(s) && x == nullptr) ||
+      (has_output(s) && y == nullptr)) {
     return DIRNET_BAD_ARGUMENT;
   }
   const bool done = dirnet::sign_conv2d(static_cast<Isa>(isa), static_cast<dirnet::FloatType>(x_type), x,
@@ -197,10 +222,11 @@ int dirnet_sign_conv2d_backward(int isa, int x_type, const void* x, const float*
                                 int threads, dirnet_fork fork) {
   if (!trains(isa)) return DIRNET_ISA_UNAVAILABLE;
   Conv2dShape s;
-  if (x == nullptr || threshold == nullptr || weights == nullptr || shape == nullptr ||
-      y_gradient == nullptr || signs_gradient == nullptr || weights_gradient == nullptr ||
-      !float_type(x_type) || !float_type(gradient_type) || !read_conv_shape(shape, &s) || s.out_h() < 1 ||
-      s.out_w() < 1 || s.out_h() * s.out_w() > dirnet::kMostGradientPixels ||
+  if (threshold == nullptr || weights == nullptr || shape == nullptr || weights_gradient == nullptr ||
+      !float_type(x_type) || !float_type(gradient_type) || !read_conv_shape(shape, &s) ||
+      (has_input(s) && (x == nullptr || signs_gradient == nullptr)) ||
+      (has_output(s) && y_gradient == nullptr) || s.out_h() < 1 || s.out_w() < 1 ||
+      s.out_h() > dirnet::kMostGradientPixels / s.out_w() ||
       s.out_c / s.group * s.kernel_h * s.kernel_w > dirnet::kMostGradientTerms) {
     return DIRNET_BAD_ARGUMENT;
   }

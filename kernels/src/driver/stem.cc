@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cstring>
 #include <optional>
-#include <vector>
 
 #include "dispatch/kernel_table.h"
 #include "driver/parallel.h"
@@ -18,6 +17,9 @@ namespace {
 // Enough for a few threads to share one image, and few enough that the rows that two bands compute both are
 // few.
 constexpr int64_t kBands = 4;
+
+// Floats of the largest buffer: as bytes they stay within 63 bits.
+constexpr double kMostFloats = 1.0 * (int64_t{1} << 60);
 
 bool all_finite(const float* x, int64_t count) {
   uint32_t infinite = 0;
@@ -55,9 +57,10 @@ class Band {
         begin_(begin),
         end_(end),
         channels_(padded_channels(shape)),
-        ring_rows_(std::min(shape.pool_h, shape.conv_h()) + 2 * kWinogradOutputs),
+        ring_rows_(ring_rows(shape)),
         row_floats_(shape.conv_w() * channels_),
-        ring_(static_cast<size_t>((ring_rows_ * row_floats_ + shape.out_w() * channels_)) * sizeof(float)) {
+        ring_(static_cast<size_t>(band_floats<int64_t>(shape)) * sizeof(float)),
+        window_rows_(static_cast<size_t>(ring_rows_) * sizeof(const float*)) {
     if (stem.is_int8()) {
       int8_.emplace(kernels_, stem, shape, epilogue, image);
     } else if (takes_winograd(shape) && all_finite(shape, image, begin, end)) {
@@ -68,7 +71,7 @@ class Band {
   }
 
   bool ok() const {
-    if (ring_.data() == nullptr) return false;
+    if (ring_.data() == nullptr || window_rows_.data() == nullptr) return false;
     return int8_ ? int8_->ok() : winograd_ ? winograd_->ok() : direct_->ok();
   }
 
@@ -110,10 +113,10 @@ class Band {
     // Channels without spare lanes can be written where they belong.
     float* y = outputs_.y != nullptr ? outputs_.y + pixel * s.out_c : line;
     float* pooled = channels_ == s.out_c ? y : line;
-    std::vector<const float*> rows;
-    for (int64_t i = top; i < bottom; ++i) rows.push_back(ring(i));
-    kernels_.max_pool({rows.data(), bottom - top, s.conv_w(), s.pool_w, s.pool_stride_w, s.pool_left,
-                       s.out_w(), channels_, pooled});
+    const float** rows = reinterpret_cast<const float**>(window_rows_.data());
+    for (int64_t i = top; i < bottom; ++i) rows[i - top] = ring(i);
+    kernels_.max_pool({rows, bottom - top, s.conv_w(), s.pool_w, s.pool_stride_w, s.pool_left, s.out_w(),
+                       channels_, pooled});
     if (channels_ != s.out_c) {
       for (int64_t x = 0; x < s.out_w(); ++x) {
         std::memmove(y + x * s.out_c, line + x * channels_, static_cast<size_t>(s.out_c) * sizeof(float));
@@ -133,7 +136,8 @@ class Band {
   int64_t channels_;  // padded
   int64_t ring_rows_;
   int64_t row_floats_;
-  AlignedBuffer ring_;  // the last rows of the convolution, then one pooled row
+  AlignedBuffer ring_;         // the last rows of the convolution, then one pooled row
+  AlignedBuffer window_rows_;  // where those rows lie that a row of windows sees
   std::optional<WinogradRows> winograd_;
   std::optional<DirectRows> direct_;
   std::optional<Int8Rows> int8_;
@@ -153,19 +157,25 @@ int64_t StemShape::conv_w() const { return extent(in_w, pad_left, pad_right, ker
 int64_t StemShape::out_h() const { return extent(conv_h(), pool_top, pool_bottom, pool_h, pool_stride_h); }
 int64_t StemShape::out_w() const { return extent(conv_w(), pool_left, pool_right, pool_w, pool_stride_w); }
 
+bool stem_buffers_countable(const StemShape& s) {
+  const double winograd = takes_winograd(s) ? winograd_floats<double>(s) : 0.0;
+  return std::max({band_floats<double>(s), window_floats<double>(s), winograd}) <= kMostFloats;
+}
+
 bool stem_conv2d(const PackedStem& stem, const float* x, const StemShape& s, const StemOutputs& outputs,
                  const Parallel& parallel) {
   if (s.batch == 0 || s.out_h() == 0 || s.out_w() == 0) return true;
   if (stem.isa() == Isa::kReference) return reference::stem_conv2d(stem, x, s, outputs);
   const int64_t bands = std::min(s.out_h(), kBands);
   const int64_t height = (s.out_h() + bands - 1) / bands;
-  std::vector<float> slope;
+  const AlignedBuffer slope_memory(static_cast<size_t>(padded_channels(s)) * sizeof(float));
+  if (slope_memory.data() == nullptr) return false;
+  float* slope = nullptr;
   if (outputs.slope != nullptr) {
-    slope.assign(outputs.slope, outputs.slope + s.out_c);
-    slope.resize(static_cast<size_t>(padded_channels(s)), 1.0F);
+    slope = reinterpret_cast<float*>(slope_memory.data());
+    std::copy_n(outputs.slope, s.out_c, slope);
   }
-  const StemEpilogue epilogue{stem.floats(), slope.empty() ? nullptr : slope.data(), outputs.clip_min,
-                              outputs.clip_max};
+  const StemEpilogue epilogue{stem.floats(), slope, outputs.clip_min, outputs.clip_max};
   std::atomic<bool> ok{true};
   for_each_item(parallel, s.batch * bands, [&](int64_t item) {
     const int64_t index = item / bands;

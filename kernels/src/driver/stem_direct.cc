@@ -9,9 +9,9 @@ DirectRows::DirectRows(const StemKernels& kernels, const PackedStem& stem, const
     : kernels_(kernels),
       shape_(shape),
       image_(image),
-      width_((shape.conv_w() - 1) * shape.stride_w + shape.kernel_w),
+      width_(seen_width(shape)),
       row_{},
-      window_(static_cast<size_t>(shape.in_c * shape.kernel_h * width_) * sizeof(float)) {
+      window_(static_cast<size_t>(window_floats<int64_t>(shape)) * sizeof(float)) {
   row_.input = reinterpret_cast<const float*>(window_.data());
   row_.weights = stem.floats() + StemOffsets(shape).direct;
   row_.channels = shape.in_c;

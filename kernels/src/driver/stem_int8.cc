@@ -15,13 +15,13 @@ Int8Rows::Int8Rows(const StemKernels& kernels, const PackedStem& stem, const Ste
              round_up(shape.kernel_w, static_cast<int64_t>(kernels.pack))),
       plane_bytes_(width_ * kernels.element_bytes),
       row_{},
-      held_(static_cast<size_t>(shape.kernel_h), -1),
-      planes_(static_cast<size_t>(shape.kernel_h * shape.in_c)),
+      held_(static_cast<size_t>(shape.kernel_h) * sizeof(int64_t)),
+      planes_(static_cast<size_t>(shape.kernel_h * shape.in_c) * sizeof(const uint8_t*)),
       memory_(static_cast<size_t>((shape.kernel_h * shape.in_c + 1) * plane_bytes_)) {
   const Int8Form form{kernels.pack, kernels.element_bytes};
   const Int8Offsets offsets(shape, form);
   const uint8_t* bytes = stem.data();
-  row_.planes = planes_.data();
+  row_.planes = reinterpret_cast<const uint8_t* const*>(planes_.data());
   row_.weights = bytes + offsets.weights;
   row_.runs = shape.kernel_h * shape.in_c;
   row_.steps = Int8Offsets::steps(shape, form);
@@ -31,8 +31,9 @@ Int8Rows::Int8Rows(const StemKernels& kernels, const PackedStem& stem, const Ste
   row_.start = reinterpret_cast<const int32_t*>(bytes + offsets.start);
   row_.scale = reinterpret_cast<const float*>(bytes + offsets.scale);
   row_.epilogue = epilogue;
-  // Columns before and after the image are never written again, nor is the last plane, of rows outside.
   if (!ok()) return;
+  std::fill_n(reinterpret_cast<int64_t*>(held_.data()), shape.kernel_h, int64_t{-1});
+  // Columns before and after the image are never written again, nor is the last plane, of rows outside.
   const int padding = kernels.element_bytes == 1 ? quantization_.zero_point : 0;
   std::memset(memory_.data(), padding, static_cast<size_t>((row_.runs + 1) * plane_bytes_));
 }
@@ -52,19 +53,19 @@ void Int8Rows::write(int64_t y, float* out) {
   const StemShape& s = shape_;
   const int64_t row_bytes = s.in_c * plane_bytes_;
   const uint8_t* outside = memory_.data() + s.kernel_h * row_bytes;
+  int64_t* held = reinterpret_cast<int64_t*>(held_.data());
+  const uint8_t** to = reinterpret_cast<const uint8_t**>(planes_.data());
   for (int64_t ky = 0; ky < s.kernel_h; ++ky) {
     const int64_t iy = y * s.stride_h - s.pad_top + ky;
     const bool inside = iy >= 0 && iy < s.in_h;
     // Of any kernel_h rows one after the other, each has a place of its own.
     const int64_t place = inside ? iy % s.kernel_h : 0;
     uint8_t* planes = memory_.data() + place * row_bytes;
-    if (inside && held_[static_cast<size_t>(place)] != iy) {
+    if (inside && held[place] != iy) {
       quantize_row(iy, planes);
-      held_[static_cast<size_t>(place)] = iy;
+      held[place] = iy;
     }
-    for (int64_t c = 0; c < s.in_c; ++c) {
-      planes_[static_cast<size_t>(ky * s.in_c + c)] = inside ? planes + c * plane_bytes_ : outside;
-    }
+    for (int64_t c = 0; c < s.in_c; ++c) *to++ = inside ? planes + c * plane_bytes_ : outside;
   }
   row_.output = out;
   kernels_.int8_row(row_);

@@ -23,6 +23,46 @@ inline bool takes_winograd(const StemShape& s) {
 // Channels of the convolution of stride 1: (channel, row parity, column parity).
 inline int64_t winograd_channels(const StemShape& s) { return s.in_c * s.stride_h * s.stride_w; }
 
+// Sizes of what a convolution of floats works in. Number is int64_t, or double for shapes whose sizes may be
+// beyond 64 bits; the factors themselves never are.
+
+// The convolution's rows that a band keeps: those of a window, and those that Winograd's form is ahead.
+inline int64_t ring_rows(const StemShape& s) {
+  return (s.pool_h < s.conv_h() ? s.pool_h : s.conv_h()) + 2 * kWinogradOutputs;
+}
+
+// These rows, then one pooled row.
+template <class Number>
+Number band_floats(const StemShape& s) {
+  return (Number(ring_rows(s)) * Number(s.conv_w()) + Number(s.out_w())) * Number(padded_channels(s));
+}
+
+// Of a padded row of the image, as far as a row of the convolution sees it.
+inline int64_t seen_width(const StemShape& s) { return (s.conv_w() - 1) * s.stride_w + s.kernel_w; }
+
+// The rows that one row of the convolution sees.
+template <class Number>
+Number window_floats(const StemShape& s) {
+  return Number(s.in_c) * Number(s.kernel_h) * Number(seen_width(s));
+}
+
+// Tiles of a row, and residues of a row of pixels, with room for one tile more (see WinogradRows).
+inline int64_t strip_pitch(const StemShape& s) {
+  return round_up(ceil_div(s.conv_w(), kWinogradOutputs), kStemLanes);
+}
+inline int64_t residue_pitch(const StemShape& s) { return strip_pitch(s) + kStemLanes; }
+inline int64_t residue_row_floats(const StemShape& s) {
+  return s.stride_w * kWinogradOutputs * residue_pitch(s);
+}
+
+// The transformed input, then the ring of residues, then the rows that are transformed downwards.
+template <class Number>
+Number winograd_floats(const StemShape& s) {
+  const Number rows = Number(kWinogradTile) * Number(residue_row_floats(s));
+  return Number(kWinogradPositions) * Number(winograd_channels(s)) * Number(strip_pitch(s)) +
+         Number(s.in_c) * Number(s.stride_h) * rows + rows;
+}
+
 struct StemOffsets {
   int64_t direct, winograd, total;  // in floats; the bias comes first
 

@@ -2,8 +2,6 @@
 #ifndef DIRNET_SRC_DRIVER_STEM_ROWS_H_
 #define DIRNET_SRC_DRIVER_STEM_ROWS_H_
 
-#include <vector>
-
 #include "dirnet/stem.h"
 #include "driver/memory.h"
 #include "driver/stem_layout.h"
@@ -62,7 +60,9 @@ class Int8Rows {
  public:
   Int8Rows(const StemKernels& kernels, const PackedStem& stem, const StemShape& shape,
            const StemEpilogue& epilogue, const float* image);
-  bool ok() const { return memory_.data() != nullptr; }
+  bool ok() const {
+    return held_.data() != nullptr && planes_.data() != nullptr && memory_.data() != nullptr;
+  }
   // Writes row `y` of the convolution, [conv_w][padded channels].
   void write(int64_t y, float* out);
 
@@ -76,8 +76,8 @@ class Int8Rows {
   int64_t width_;        // of a padded row, in elements
   int64_t plane_bytes_;  // of one channel of it
   Int8Row row_;
-  std::vector<int64_t> held_;  // the image's row in each place of the ring, -1 for none
-  std::vector<const uint8_t*> planes_;
+  AlignedBuffer held_;    // the image's row in each place of the ring, -1 for none
+  AlignedBuffer planes_;  // row_.planes
   AlignedBuffer memory_;  // a ring of rows, [row % kernel_h][channel][plane_bytes_], then a plane of padding
 };
 

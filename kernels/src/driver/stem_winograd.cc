@@ -8,20 +8,6 @@ namespace {
 
 constexpr int kResidues = kWinogradOutputs;
 
-int64_t row_floats(const StemShape& s, int64_t pitch) { return s.stride_w * kResidues * pitch; }
-
-int64_t strip_pitch(const StemShape& s) {
-  return round_up(ceil_div(s.conv_w(), kWinogradOutputs), kStemLanes);
-}
-
-int64_t residue_pitch(const StemShape& s) { return strip_pitch(s) + kStemLanes; }
-
-int64_t memory_floats(const StemShape& s) {
-  const int64_t columns = row_floats(s, residue_pitch(s));
-  return kWinogradPositions * winograd_channels(s) * strip_pitch(s) +
-         s.in_c * s.stride_h * kWinogradTile * columns + kWinogradTile * columns;
-}
-
 }  // namespace
 
 WinogradRows::WinogradRows(const StemKernels& kernels, const PackedStem& stem, const StemShape& shape,
@@ -32,9 +18,9 @@ WinogradRows::WinogradRows(const StemKernels& kernels, const PackedStem& stem, c
       stride_(shape.stride_h),
       tiles_(ceil_div(shape.conv_w(), kWinogradOutputs)),
       pitch_(residue_pitch(shape)),
-      columns_(row_floats(shape, pitch_)),
+      columns_(residue_row_floats(shape)),
       strip_{},
-      memory_(static_cast<size_t>(memory_floats(shape)) * sizeof(float)) {
+      memory_(static_cast<size_t>(winograd_floats<int64_t>(shape)) * sizeof(float)) {
   const int64_t channels = winograd_channels(shape);
   float* transformed = reinterpret_cast<float*>(memory_.data());
   ring_ = transformed + kWinogradPositions * channels * strip_pitch(shape);

@@ -44,7 +44,9 @@ uint64_t finish_lanes(const BlockEpilogue& e, int64_t pixel, int32_t dot_max, in
   uint64_t bits = 0;
   for (int i = 0; i < count; ++i) {
     const int o = first + i;
-    float v = static_cast<float>(dot_max - 2 * static_cast<int32_t>(counts[i])) * e.scale[o];
+    // Twice the count may be more than 31 bits hold; the difference is not.
+    const int32_t dot = static_cast<int32_t>(static_cast<uint32_t>(dot_max) - 2 * counts[i]);
+    float v = static_cast<float>(dot) * e.scale[o];
     v = v + e.bias[o];
     if (e.residual != nullptr) v = v + e.residual[pixel * e.pixel_floats + o];
     v = v < e.clip_min ? e.clip_min : v;
