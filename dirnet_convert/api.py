@@ -22,7 +22,7 @@ from dirnet_convert.onnx_export.openvino.export import (
     export_openvino_checked,
     require_openvino_task,
 )
-from dirnet_convert.onnx_export.run_export import export_networks
+from dirnet_convert.onnx_export.run_export import verified_networks
 from dirnet_convert.overrides import apply_overrides
 from dirnet_convert.recipe import Recipe, Rest, Task, load_recipe
 from dirnet_convert.report.page import write_report_page
@@ -120,12 +120,12 @@ def export_onnx(
     images: int = VERIFIED_IMAGES,
     rest: Rest | str = Rest.FLOAT,
 ) -> CheckedExport:
-    """Write the network of ``run`` to ONNX, verified on ``images`` real images, and its teacher beside it.
+    """Write the network of ``run`` to ONNX, verified on ``images`` real images, and its teacher to the run.
 
     ``rest`` says how the layers that are not binary are stored: "float" or "int8" (an ``Int8RestExport``).
 
     Raises:
-        ExportMismatch: the file would compute something else; it names the first layer, nothing is written.
+        ExportMismatch: a file would compute something else; it names the first layer, nothing is written.
         UsageError: ``rest`` is neither, or does not fit the network.
         DirnetError: what the command says in one sentence.
     """
@@ -133,7 +133,7 @@ def export_onnx(
     if rest not in tuple(Rest):
         raise UsageError(f"rest='{rest}' is none of {', '.join(Rest)}.")
     network = load_run(folder)
-    return export_networks(
+    return verified_networks(
         network.student,
         network.teacher,
         folder.read_config(),
@@ -142,7 +142,7 @@ def export_onnx(
         folder.teacher_onnx_path,
         verified_images=images,
         rest=Rest(rest),
-    )
+    ).write()
 
 
 def export_openvino(

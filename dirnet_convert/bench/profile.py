@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DOMAIN = "ai.dirnet"
 # How the operators are named that hold the weights of a binary layer.
 BINARY_LAYERS = ("BinaryConv2d", "BinaryGemm")
+# How those are named that read or write bits and nothing else; the stem's arithmetic is float or INT8.
+_ON_BITS = ("Binarize", *BINARY_LAYERS, "BinaryMaxPool2d")
 _KERNEL_TIME = "_kernel_time"
 # ONNX Runtime names a convolution that it moves to its blocked layout by the tensor that comes out.
 _BLOCKED = "_nchwc"
@@ -38,6 +40,7 @@ _TRUNCATION_US = 0.5
 class NodeTime:
     """One node's share of an inference; ``module`` is the PyTorch module behind it, '' if unknown.
 
+    ``binary``: it is a binary layer, or makes or pools bits; the stem is none, even where it makes bits, too.
     ``fastest_ms`` is the time of the call that was disturbed least.
     """
 
@@ -63,12 +66,12 @@ class Profile:
 
     @property
     def binary_ms(self) -> float:
-        """Time in the operators of the domain ai.dirnet."""
+        """Time in the operators on bits."""
         return sum(node.median_ms for node in self.nodes if node.binary)
 
     @property
     def binary_share(self) -> float:
-        """Share of the time that the operators of the domain ai.dirnet take, 0 to 1."""
+        """Share of the time that the operators on bits take, 0 to 1."""
         return self.binary_ms / self.total_ms if self.total_ms else 0.0
 
     def by_operator(self) -> dict[str, float]:
@@ -143,7 +146,8 @@ def read_profile(
             durations.setdefault(index, []).append(event["dur"])
             last[index] = event
     names = _ModuleNames(model)
-    binary_ops = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
+    ours = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
+    binary_ops = {op for op in ours if op.startswith(_ON_BITS)}
     nodes = []
     for index, times in durations.items():
         event = last[index]

@@ -23,7 +23,8 @@ from dirnet_convert.bench.suite import BenchResult, ThreadResult
 from dirnet_convert.files import write_atomic
 from dirnet_convert.recipe import Rest
 
-FORMAT = 1
+# Since 2, a profile's binary_ms and binary_share leave out the stem, whose arithmetic is float or INT8.
+FORMAT = 2
 SHOWN_OPERATORS = 8
 
 
@@ -117,7 +118,6 @@ def module_times(profiles: dict[EngineKind, Profile]) -> list[tuple[str, float, 
         return totals
 
     ours = [node for node in profiles[EngineKind.BINARY].nodes if node.binary]
-    # The stem is float arithmetic, with the pooling and the bits behind it: no layer that one could keep.
     layers = {node.module for node in ours if node.op.startswith(BINARY_LAYERS)}
     binary = sums(tuple(node for node in ours if node.module in layers))
     plain = sums(profiles[EngineKind.FP32].nodes)

@@ -15,6 +15,7 @@ from dirnet_convert.bench.machine import Machine, this_machine
 from dirnet_convert.bench.measure import Contestant, Measurement, MeasureOptions, measure
 from dirnet_convert.bench.openvino import (
     CHECKED_INPUTS,
+    Demand,
     RivalCheck,
     bound_openvino_call,
     check_rival,
@@ -64,6 +65,17 @@ def require_cores(threads: tuple[int, ...], cores: int) -> None:
             f"{max(threads)} threads are asked for, but the benchmark may use {cores} "
             f"processor{'s' if cores > 1 else ''}; more threads than processors measure nothing."
         )
+
+
+def require_batch(session: onnxruntime.InferenceSession, model: Path, batch: int) -> None:
+    """Do nothing where ``session``, which runs the file ``model``, takes ``batch`` images at a time.
+
+    Raises:
+        UsageError: it takes another number of them only.
+    """
+    size = session.get_inputs()[0].shape[0]
+    if isinstance(size, int) and size != batch:
+        raise UsageError(f"{model.name} takes batches of {size} only; bench it with --batch {size}.")
 
 
 @dataclass(frozen=True)
@@ -160,9 +172,7 @@ def _contestant(
         compiled = compile_for_cpu(models[kind], threads, options.batch)
         return Contestant(kind, bound_openvino_call(compiled, images))
     session = open_engine(kind, models[kind], threads)
-    size = session.get_inputs()[0].shape[0]
-    if isinstance(size, int) and size != options.batch:
-        raise UsageError(f"{models[kind].name} takes batches of {size} only; bench it with --batch {size}.")
+    require_batch(session, models[kind], options.batch)
     return Contestant(kind, bound_call(session, random_inputs(session, options.batch, options.seed)))
 
 
@@ -177,9 +187,15 @@ def _check_rivals(
         report("comparing outputs", done, len(kinds))
         session = open_engine(kind.twin, models[kind.twin], threads)
         inputs = [_images(session, options, options.seed + k) for k in range(CHECKED_INPUTS)]
-        twin_rest = rest if kind.twin is EngineKind.BINARY else Rest.FLOAT
-        checks[kind] = check_rival(session, models[kind.twin], models[kind], threads, inputs, twin_rest)
+        demand = _demand(kind.twin, rest)
+        checks[kind] = check_rival(session, models[kind.twin], models[kind], threads, inputs, demand)
     return checks
+
+
+def _demand(twin: EngineKind, rest: Rest) -> Demand:
+    if twin is EngineKind.FP32:
+        return Demand.EVERY_INPUT
+    return Demand.ANY_INPUT if rest is Rest.FLOAT else Demand.NONE
 
 
 def _images(session: onnxruntime.InferenceSession, options: BenchOptions, seed: int) -> np.ndarray:

@@ -214,9 +214,7 @@ def _openvino_files(run: RunFolder, scratch: Path, seed: int) -> dict[EngineKind
 
     from dirnet_convert.bench.engines import EngineKind
     from dirnet_convert.convert.rebuild import example_image, load_run
-    from dirnet_convert.onnx_export.openvino.export import export_openvino_checked, write_openvino_int8
-    from dirnet_convert.recipe import Rest
-    from dirnet_convert.runtime.int8 import rest_of
+    from dirnet_convert.onnx_export.openvino.export import export_openvino_checked
     from dirnet_convert.runtime.model_file import read_model
 
     example = example_image(run.read_config())
@@ -224,11 +222,7 @@ def _openvino_files(run: RunFolder, scratch: Path, seed: int) -> dict[EngineKind
     # Within the range that INT8 was calibrated for, whatever the data's normalization.
     images = 2 * torch.rand(VERIFIED_IMAGES, *example.shape[1:], generator=generator) - 1
     path = scratch / run.openvino_path.name
-    student, exported = load_run(run).student, read_model(run.onnx_path)
-    if rest_of(exported) is Rest.INT8:
-        write_openvino_int8(student, images, exported, path)
-    else:
-        export_openvino_checked(student, images, path)
+    export_openvino_checked(load_run(run).student, images, path, read_model(run.onnx_path))
     return {EngineKind.OPENVINO_FP32: run.teacher_onnx_path, EngineKind.OPENVINO: path}
 
 

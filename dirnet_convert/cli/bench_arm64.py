@@ -79,6 +79,7 @@ def _small_models(run: RunFolder, scratch: Path) -> tuple[dict[EngineKind, Path]
 
     from dirnet_convert.bench.engines import EngineKind
     from dirnet_convert.convert.rebuild import example_image, load_run
+    from dirnet_convert.convert.tracer import REJECTIONS
     from dirnet_convert.onnx_export.exporter import export_float_onnx, export_onnx
     from dirnet_convert.recipe import Task
 
@@ -92,10 +93,11 @@ def _small_models(run: RunFolder, scratch: Path) -> tuple[dict[EngineKind, Path]
     small = example[:, :, :EMULATED_IMAGE_SIZE, :EMULATED_IMAGE_SIZE]
 
     def takes(network: nn.Module) -> bool:
-        # A linear layer over a whole map takes maps of one size only, and torch says so as a RuntimeError.
+        # A linear layer over a whole map takes maps of one size only, and torch says so as a RuntimeError; a
+        # person's own network may say it in any way.
         try:
             network(small)
-        except RuntimeError:
+        except REJECTIONS:
             return False
         return True
 

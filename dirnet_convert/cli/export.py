@@ -80,14 +80,15 @@ def command(
 
     from dirnet_convert.convert.rebuild import load_run
     from dirnet_convert.data.registry import open_data
-    from dirnet_convert.onnx_export.openvino.export import export_openvino_checked, require_openvino_task
-    from dirnet_convert.onnx_export.run_export import export_networks
+    from dirnet_convert.onnx_export.openvino.export import require_openvino_task, verified_openvino
+    from dirnet_convert.onnx_export.run_export import verified_networks
     from dirnet_convert.onnx_export.sizes import compare_sizes, float_layers, int8_layers
     from dirnet_convert.run import open_run
 
-    if out is not None and out.is_dir():
-        raise UsageError(f"{out} is a folder; name the file to write, for example {out / 'model.onnx'}.")
     folder = open_run(named_run(named, run))
+    path = out or folder.onnx_path
+    _require_own_file(path, folder.teacher_onnx_path, openvino)
+    rival_path = out.with_suffix(folder.openvino_path.suffix) if out else folder.openvino_path
     config = folder.read_config()
     if openvino:
         require_openvino_task(config)
@@ -100,9 +101,9 @@ def command(
         std=config.std,
     )
     source = open_data(options, download=download)
-    path = out or folder.onnx_path
     with console.status("Exporting and verifying ...") if not json else contextlib.nullcontext():
-        exported = export_networks(
+        # Everything is compared before anything is written.
+        networks = verified_networks(
             network.student,
             network.teacher,
             config,
@@ -112,11 +113,15 @@ def command(
             verified_images=images,
             rest=rest,
         )
-        rival_path = out.with_suffix(folder.openvino_path.suffix) if out else folder.openvino_path
-        pixels = source.calibration_images(images, config.recipe.seed)
-        rival = export_openvino_checked(network.student, pixels, rival_path) if openvino else None
+        checked_rival = None
+        if openvino:
+            pixels = source.calibration_images(images, config.recipe.seed)
+            checked_rival = verified_openvino(network.student, pixels, rival_path, networks.student.model)
+        exported = networks.write()
+        rival = checked_rival.write() if checked_rival is not None else None
     sizes = compare_sizes(folder.teacher_onnx_path, path)
-    written = load(path)
+    # By itself, onnx takes a file for text or JSON where its name ends so.
+    written = load(path, format="protobuf")
     layers, quantized = float_layers(written), int8_layers(written)
     if json:
         print_json(_summary(exported, sizes, layers, quantized) | _openvino_summary(rival))
@@ -125,6 +130,23 @@ def command(
     if rival is not None:
         console.print(_openvino_line(rival), highlight=False, soft_wrap=True)
     console.print("Next: [bold]dirnet bench[/bold]")
+
+
+def _require_own_file(path: Path, teacher: Path, openvino: bool) -> None:
+    """Do nothing where no other file of the export, ``teacher`` or one of OpenVINO's, goes to ``path``.
+
+    Raises:
+        UsageError: ``path`` is a folder, or what another file would overwrite.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name the file to write, for example {path / 'model.onnx'}.")
+    if path.resolve() == teacher.resolve():
+        raise UsageError(f"{path} is the file of the float network; name another one with --out.")
+    if openvino and path.suffix.lower() in (".xml", ".bin"):
+        raise UsageError(
+            f"--openvino writes {path.stem}.xml and {path.stem}.bin beside the ONNX file; give that one "
+            f"another ending, for example --out {path.with_suffix('.onnx')}."
+        )
 
 
 def _summary(
@@ -175,6 +197,7 @@ def _openvino_summary(rival: OpenVinoExport | None) -> dict[str, object]:
         "openvino": {
             "path": str(rival.path),
             "bytes": rival.file_bytes,
+            "int8_layers": rival.int8_layers,
             "verified_on_images": report.images,
             "error": report.error,
             "free_error": report.free_error,
@@ -197,6 +220,7 @@ def _openvino_line(rival: OpenVinoExport) -> str:
         f"Wrote {rival.path} and its .bin: {len(report.layers) - len(in_float)} of {len(report.layers)} "
         f"binary layers on bits ({kernels or 'none'}), largest error {report.error:.1e} on {report.images} "
         f"images ({report.free_error:.1e} running free)."
+        + (f" In INT8 there: {rival.int8_layers} other layers." if rival.int8_layers else "")
         + (f" In float there: {', '.join(in_float)}." if in_float else "")
     )
 

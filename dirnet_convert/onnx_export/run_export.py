@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from dirnet_convert.data.source import ImageSource
 from dirnet_convert.errors import UsageError
-from dirnet_convert.onnx_export.checked import CheckedExport, export_checked, export_float_checked
-from dirnet_convert.onnx_export.detector.export import export_detector_checked, export_float_detector_checked
+from dirnet_convert.onnx_export.checked import CheckedExport, VerifiedModel, verified_export, verified_float
+from dirnet_convert.onnx_export.detector.export import verified_detector, verified_float_detector
 from dirnet_convert.onnx_export.detector.model import Form, detector_model
 from dirnet_convert.onnx_export.exporter import export_float_onnx, write_model
-from dirnet_convert.onnx_export.rest_export import export_int8_rest
+from dirnet_convert.onnx_export.rest_export import verified_int8_rest
 from dirnet_convert.recipe import Rest, Task
 from dirnet_convert.run import RunConfig
 from dirnet_convert.runtime.detector import DetectorInfo
 
 
-def export_networks(
+@dataclass(frozen=True)
+class VerifiedNetworks:
+    """A run's binarized and its FP32 network, both compared with PyTorch and neither written yet."""
+
+    student: VerifiedModel[CheckedExport]
+    teacher: VerifiedModel[int]
+
+    def write(self) -> CheckedExport:
+        """Write both files, each whole or not at all.
+
+        Raises:
+            DirnetError: a folder cannot be written.
+        """
+        # First the one that a new export seldom changes: should it not fit, the other one stays, too.
+        self.teacher.write()
+        return self.student.write()
+
+
+def verified_networks(
     student: nn.Module,
     teacher: nn.Module,
     config: RunConfig,
@@ -28,13 +47,13 @@ def export_networks(
     *,
     verified_images: int,
     rest: Rest = Rest.FLOAT,
-) -> CheckedExport:
-    """Write a run's binarized and its FP32 network, each compared with PyTorch on images of ``source``.
+) -> VerifiedNetworks:
+    """Return a run's binarized and its FP32 network, each compared with PyTorch on images of ``source``.
 
     Raises:
-        ExportMismatch: a file would compute something else; it is not written.
+        ExportMismatch: a file would compute something else.
         UsageError: ``rest`` is INT8 and the network a detector.
-        DirnetError: PyTorch cannot export a network, or a folder cannot be written.
+        DirnetError: PyTorch cannot export a network.
     """
     if config.task is Task.DETECTION and rest is Rest.INT8:
         raise UsageError(
@@ -45,15 +64,16 @@ def export_networks(
     images = source.calibration_images(verified_images, seed)
     if config.task is Task.DETECTION:
         info = detector_info(config)
-        detector = export_detector_checked(student, images, info, path)
-        export_float_detector_checked(teacher, images, info, teacher_path)
-        return detector
+        return VerifiedNetworks(
+            verified_detector(student, images, info, path),
+            verified_float_detector(teacher, images, info, teacher_path),
+        )
+    exported: VerifiedModel[CheckedExport]
     if rest is Rest.INT8:
-        exported: CheckedExport = export_int8_rest(student, images, source, path, seed=seed)
+        exported = verified_int8_rest(student, images, source, path, seed=seed)
     else:
-        exported = export_checked(student, images, path)
-    export_float_checked(teacher, images, teacher_path)
-    return exported
+        exported = verified_export(student, images, path)
+    return VerifiedNetworks(exported, verified_float(teacher, images, teacher_path))
 
 
 def export_teacher(teacher: nn.Module, config: RunConfig, image: Tensor, path: Path) -> int:

@@ -74,7 +74,8 @@ def compare_sizes(float_path: Path, binary_path: Path) -> SizeReport:
     sizes, files = [], []
     for path in (float_path, binary_path):
         files.append(path.stat().st_size)
-        sizes.append(size_by_kind(onnx.load(path), files[-1]))
+        # By itself, onnx takes a file for text or JSON where its name ends so.
+        sizes.append(size_by_kind(onnx.load(path, format="protobuf"), files[-1]))
     rows = tuple(SizeRow(kind, sizes[0][kind], sizes[1][kind]) for kind in SizeKind)
     return SizeReport(rows, files[0], files[1])
 

@@ -21,6 +21,7 @@ def read_model(path: Path | str) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError
 
     try:
-        return onnx.load(str(path), load_external_data=False)
+        # By itself, onnx takes a file for text or JSON where its name ends so.
+        return onnx.load(str(path), format="protobuf", load_external_data=False)
     except DecodeError as error:
         raise DirnetError(f"{path} is damaged or no ONNX file; make it anew with 'dirnet export'.") from error

@@ -13,15 +13,21 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from dirnet_convert.bench.engines import EngineKind, open_engine
+from dirnet_convert.bench.engines import EngineKind, open_engine, random_inputs
 from dirnet_convert.bench.measure import MeasureOptions
-from dirnet_convert.bench.openvino import bound_openvino_call, check_rival
+from dirnet_convert.bench.openvino import (
+    CHECKED_INPUTS,
+    MOST_DIFFERENCE,
+    Demand,
+    bound_openvino_call,
+    check_rival,
+)
 from dirnet_convert.bench.report import tables, to_json
 from dirnet_convert.bench.suite import BenchOptions, run_suite
 from dirnet_convert.binarize.layers import BinaryConv2d
 from dirnet_convert.errors import DirnetError
 from dirnet_convert.onnx_export.exporter import export_float_onnx, export_onnx
-from dirnet_convert.onnx_export.openvino.export import export_openvino_checked, write_openvino_int8
+from dirnet_convert.onnx_export.openvino.export import export_openvino_checked
 from dirnet_convert.onnx_export.openvino.quantize import input_steps
 from dirnet_convert.onnx_export.quantize_rest import quantize_rest
 from dirnet_convert.onnx_export.verify_report import ExportMismatch
@@ -104,6 +110,36 @@ def test_another_network_is_not_timed(models: dict[EngineKind, Path], tmp_path: 
         run_suite(other, BenchOptions(measure=SHORT))
 
 
+@pytest.fixture
+def clipped(models: dict[EngineKind, Path]) -> nn.Module:
+    """What changes half of the inputs on which the networks are compared, and leaves the others alone."""
+    session = open_engine(EngineKind.FP32, models[EngineKind.FP32], 1)
+    inputs = (random_inputs(session, 1, SEED + k) for k in range(CHECKED_INPUTS))
+    largest = sorted(float(np.abs(x).max()) for (x,) in (feeds.values() for feeds in inputs))
+    bound = sum(largest[CHECKED_INPUTS // 2 - 1 : CHECKED_INPUTS // 2 + 1]) / 2
+    return nn.Hardtanh(-bound, bound)
+
+
+def test_a_float_network_agrees_on_every_input(
+    models: dict[EngineKind, Path], clipped: nn.Module, tmp_path: Path
+) -> None:
+    export_float_onnx(
+        nn.Sequential(clipped, network(SEED)[0]), torch.zeros(1, 3, 12, 10), tmp_path / "o.onnx"
+    )
+    with pytest.raises(DirnetError, match="do not compute the same"):
+        run_suite({**models, EngineKind.OPENVINO_FP32: tmp_path / "o.onnx"}, BenchOptions(measure=SHORT))
+
+
+def test_a_binary_network_may_differ_on_some_inputs(
+    models: dict[EngineKind, Path], clipped: nn.Module, tmp_path: Path
+) -> None:
+    images = torch.randn(2, 3, 12, 10, generator=torch.Generator().manual_seed(SEED))
+    export_openvino_checked(nn.Sequential(clipped, network(SEED)[1]), images, tmp_path / "o.xml")
+    result = run_suite({**models, EngineKind.OPENVINO: tmp_path / "o.xml"}, BenchOptions(measure=SHORT))
+    check = result.rivals[EngineKind.OPENVINO]
+    assert check.smallest < MOST_DIFFERENCE < check.largest
+
+
 def test_a_bound_call_computes_what_was_bound(models: dict[EngineKind, Path]) -> None:
     compiled = compile_for_cpu(models[EngineKind.OPENVINO], threads=1, batch=2)
     images = np.random.default_rng(SEED).standard_normal((2, 3, 12, 10), dtype=np.float32)
@@ -112,9 +148,8 @@ def test_a_bound_call_computes_what_was_bound(models: dict[EngineKind, Path]) ->
     call = bound_openvino_call(compiled, images)
     call()
     np.testing.assert_allclose(call()[0], own, rtol=0, atol=1e-5)
-    check = check_rival(
-        session, models[EngineKind.BINARY], models[EngineKind.OPENVINO], 1, [images, images[::-1].copy()]
-    )
+    pair = models[EngineKind.BINARY], models[EngineKind.OPENVINO]
+    check = check_rival(session, *pair, 1, [images, images[::-1].copy()], Demand.EVERY_INPUT)
     assert check.inputs == 2 and check.largest < 1e-4
 
 
@@ -124,7 +159,8 @@ def test_an_int8_rest_has_its_rival(models: dict[EngineKind, Path], tmp_path: Pa
     quantized = quantize_rest(onnx.load(models[EngineKind.BINARY]), images.numpy())
     onnx.save(quantized.model, tmp_path / "model.onnx")
     assert set(input_steps(quantized.model)) == {layer.partition("/")[0] for layer in quantized.layers}
-    write_openvino_int8(binary, images[:2], quantized.model, tmp_path / "model.xml")
+    written = export_openvino_checked(binary, images[:2], tmp_path / "model.xml", quantized.model)
+    assert written.int8_layers == len(quantized.layers)
     other = {
         **models,
         EngineKind.BINARY: tmp_path / "model.onnx",
@@ -134,4 +170,5 @@ def test_an_int8_rest_has_its_rival(models: dict[EngineKind, Path], tmp_path: Pa
     titles = {engine["engine"]: engine["title"] for engine in said["results"][0]["engines"]}
     assert titles["binary"] == "binary + INT8" and titles["openvino"] == "OpenVINO + INT8"
     with pytest.raises(ExportMismatch):
-        write_openvino_int8(binary, 40 * images[:2], quantized.model, tmp_path / "beyond.xml")
+        export_openvino_checked(binary, 40 * images[:2], tmp_path / "beyond.xml", quantized.model)
+    assert not (tmp_path / "beyond.xml").exists()

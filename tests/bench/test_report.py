@@ -6,15 +6,17 @@ import dataclasses
 import io
 
 import pytest
+from onnx import helper
 from rich.console import Console
 
 from dirnet_convert.bench.engines import EngineKind
 from dirnet_convert.bench.layers import LayerResult, LayerShape
 from dirnet_convert.bench.machine import Machine
 from dirnet_convert.bench.measure import Measurement, Timing
-from dirnet_convert.bench.profile import NodeTime, Profile
+from dirnet_convert.bench.profile import NodeTime, Profile, read_profile
 from dirnet_convert.bench.report import slower_layers, tables, to_json
 from dirnet_convert.bench.suite import BenchOptions, BenchResult, ThreadResult
+from dirnet_convert.onnx_export.operators import DOMAIN, OPERATORS
 from dirnet_convert.recipe import Rest
 
 
@@ -77,11 +79,29 @@ def test_the_float_stem_is_no_layer_to_keep() -> None:
     result = benchmark({"stem": 0.5, "fast": 9.0})
     (part,) = result.results
     nodes = [
-        dataclasses.replace(node, op="StemConv2dWithBits") if node.module == "stem" else node
+        dataclasses.replace(node, op="StemConv2dWithBits", binary=False) if node.module == "stem" else node
         for node in part.profiles[EngineKind.BINARY].nodes
     ]
     profiles = part.profiles | {EngineKind.BINARY: Profile(tuple(nodes))}
-    assert slower_layers(dataclasses.replace(part, profiles=profiles)) == ()
+    part = dataclasses.replace(part, profiles=profiles)
+    assert slower_layers(part) == ()
+    said = dataclasses.replace(result, results=(part,))
+    assert "50 % of the time in binary operators" in " ".join(printed(said).split())
+    assert to_json(said)["results"][0]["profiles"]["binary"]["binary_ms"] == 1.0
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_only_what_computes_on_bits_counts_as_binary(operator: str) -> None:
+    event = {
+        "cat": "Node",
+        "name": "layer_kernel_time",
+        "dur": 1000,
+        "args": {"node_index": "0", "op_name": operator, "input_type_shape": [{"float": [1, 8]}]},
+    }
+    graph = helper.make_graph([helper.make_node(operator, [], [], "layer", domain=DOMAIN)], "network", [], [])
+    profile = read_profile([event], helper.make_model(graph))
+    assert profile.total_ms == pytest.approx(1, abs=1e-3)
+    assert profile.binary_share == (0 if operator.startswith("Stem") else 1)
 
 
 def test_a_layer_that_lost_alone_is_named_by_its_module() -> None:

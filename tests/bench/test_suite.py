@@ -34,7 +34,7 @@ def test_everything_is_in_the_report(models: Models, tmp_path: Path) -> None:
     write_report(result, tmp_path / "bench.json")
     written = json.loads((tmp_path / "bench.json").read_text())
     assert {key: written[key] for key in ("format", "batch", "rounds", "isa")} == {
-        "format": 1,
+        "format": 2,
         "batch": 2,
         "rounds": 2,
         "isa": result.isa,

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -14,10 +15,13 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from dirnet_convert.bench import devices
+from dirnet_convert.bench.arm64 import emulated
 from dirnet_convert.cli import bench, eval, export, predict
 from dirnet_convert.cli.options import plain_errors
 from dirnet_convert.convert.new_run import convert_to_run
 from dirnet_convert.convert.rebuild import example_image, load_run
+from dirnet_convert.errors import DirnetError
 from dirnet_convert.models.catalog import find_model
 from dirnet_convert.onnx_export.exporter import export_onnx
 from dirnet_convert.recipe import ConvertOptions, DataOptions, ModelOptions, Recipe
@@ -35,6 +39,19 @@ def block(inputs, outputs, stride):
 def small(num_classes=10):
     body = nn.Sequential(block(3, 16, 2), block(16, 32, 2), block(32, 32, 1))
     return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes))
+"""
+
+# A network that insists on its size, in a module that is called as it is; torch itself would take any.
+PARTICULAR = """
+
+class Particular(nn.Module):
+    def forward(self, x):
+        assert x.shape[-1] == 72, "only images of 72 pixels"
+        return x
+
+
+def particular(num_classes=10):
+    return nn.Sequential(Particular(), small(num_classes))
 """
 
 
@@ -181,6 +198,31 @@ def test_mistakes_of_bench(run: Path, arguments: tuple[str, ...], words: str) ->
     result = invoke(bench, "--run", run, *arguments)
     assert result.exit_code == 2
     assert words in result.stderr
+
+
+def test_the_emulator_gets_images_that_a_network_takes(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "network.py").write_text(NETWORK + PARTICULAR)
+    name = f"{tmp_path / 'network.py'}:particular"
+    torch.save(find_model(name).build(10).state_dict(), tmp_path / "weights.pth")
+    recipe = Recipe(
+        model=ModelOptions(name, str(tmp_path / "weights.pth")),
+        data=DataOptions("digits", image_size=72),
+        convert=ConvertOptions(calibration_images=4),
+    )
+    folder = convert_to_run(recipe, tmp_path / "run").run
+    sizes = []
+
+    def emulate(models: object, size: int, *_rest: object) -> NoReturn:
+        sizes.append(size)
+        raise DirnetError("That is all.")
+
+    monkeypatch.setattr(emulated, "run_emulated", emulate)
+    monkeypatch.setattr(devices, "choose_way", lambda *_: devices.Way.EMULATED)
+    result = invoke(bench, "--run", folder.path, "--device", "arm64")
+    assert "That is all." in result.stderr, result.output
+    assert sizes == [72]
 
 
 def test_bench_needs_an_export(run: Path, tmp_path: Path) -> None:

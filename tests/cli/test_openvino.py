@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 from typer.testing import Result
 
 from dirnet_convert import api
+from dirnet_convert.onnx_export.openvino import export
+from dirnet_convert.onnx_export.openvino.build import BuiltModel
+from dirnet_convert.runtime.openvino import read_for_cpu
 
 pytestmark = pytest.mark.openvino
 
@@ -41,6 +47,48 @@ def test_the_run_gets_the_files(dirnet: Invoke, converted: Path, tmp_path: Path)
     again = api.export_openvino(converted, tmp_path / "api.xml", images=1).path
     for suffix in (".xml", ".bin"):
         assert again.with_suffix(suffix).read_bytes() == (converted / f"model{suffix}").read_bytes()
+
+
+def test_the_file_has_the_rest_of_the_onnx_file(dirnet: Invoke, converted: Path) -> None:
+    def stored() -> tuple[dict, int]:
+        said = json.loads(result.stdout)
+        kinds = [
+            node.get_element_type().get_type_name()
+            for node in read_for_cpu(converted / "model.xml").get_ops()
+            if node.get_type_name() == "Constant"
+        ]
+        return said, kinds.count("i8")
+
+    export = ("export", "--run", converted, "--openvino", "--images", 2)
+    result = dirnet(*export, "--rest", "int8", "--json")
+    assert result.exit_code == 0, result.output
+    said, in_bytes = stored()
+    assert said["rest"] == "int8"
+    assert said["openvino"]["int8_layers"] == len(said["int8_layers"]) == 2
+    # The weights of both, and their zero points.
+    assert in_bytes >= 2
+    result = dirnet(*export, "--json")
+    said, in_bytes = stored()
+    assert (said["rest"], said["openvino"]["int8_layers"], in_bytes) == ("float", 0, 0)
+    shown = dirnet(*export, "--rest", "int8")
+    assert "In INT8 there: 2 other layers." in " ".join(shown.stdout.split())
+
+
+def test_nothing_is_written_where_openvinos_model_differs(
+    refused: Callable[..., str], exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {file.name: file.stat().st_mtime_ns for file in exported.iterdir()}
+    honest = export.build
+
+    def wrong(student: nn.Module, *rest: object) -> BuiltModel:
+        other = copy.deepcopy(student)
+        with torch.no_grad():
+            other.get_submodule("3").bias += 1
+        return honest(other, *rest)
+
+    monkeypatch.setattr(export, "build", wrong)
+    assert "Nothing was written" in refused(1, "export", "--run", exported, "--openvino", "--images", 1)
+    assert {file.name: file.stat().st_mtime_ns for file in exported.iterdir()} == before
 
 
 def test_without_the_option_there_are_no_files(exported: Path) -> None:

@@ -21,7 +21,7 @@ from dirnet_convert.errors import UsageError
 from dirnet_convert.models.detectors import FeatureForward
 from dirnet_convert.onnx_export.checked import available_engines
 from dirnet_convert.onnx_export.detector import export
-from dirnet_convert.onnx_export.detector.export import export_detector_checked, export_float_detector_checked
+from dirnet_convert.onnx_export.detector.export import verified_detector, verified_float_detector
 from dirnet_convert.onnx_export.detector.model import DetectorModel, Form, detector_model
 from dirnet_convert.onnx_export.detector.verify import shared_detections, verify_detector
 from dirnet_convert.onnx_export.verify_report import ExportMismatch
@@ -79,7 +79,7 @@ def test_a_binarized_detector_with_a_binary_head_is_verified_and_written(kind: s
     ]
     assert in_head
     path = tmp_path / "model.onnx"
-    written = export_detector_checked(student, networks.images(2), networks.info(), path)
+    written = verified_detector(student, networks.images(2), networks.info(), path).write()
     nodes = {name.partition("#")[0] for name in written.result.binary_nodes}
     assert nodes >= set(in_head)
     assert {d.kernels for d in written.detections} == set(available_engines())
@@ -95,7 +95,7 @@ def test_a_binary_box_head_is_verified_and_written(tmp_path: Path) -> None:
     layers = ("roi_heads.box_head.fc6", "roi_heads.box_head.fc7")
     student = networks.binarized(networks.faster_rcnn(), binarize=layers)
     calibrate(FeatureForward(student), networks.images(4), Threshold.MEDIAN)
-    written = export_detector_checked(student, networks.images(2), networks.info(), tmp_path / "model.onnx")
+    written = verified_detector(student, networks.images(2), networks.info(), tmp_path / "model.onnx").write()
     assert set(layers) <= {name.partition("#")[0] for name in written.result.binary_nodes}
     kinds = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node if node.domain}
     assert any(kind.startswith("BinaryGemm") for kind in kinds)
@@ -109,7 +109,7 @@ def test_a_detector_that_finds_nothing_gives_no_box(kind: str, tmp_path: Path) -
     else:
         detector.roi_heads.score_thresh = 0.9999
     path = tmp_path / "teacher.onnx"
-    export_float_detector_checked(detector, networks.images(1), networks.info(), path)
+    verified_float_detector(detector, networks.images(1), networks.info(), path).write()
     (found,) = load_detector(path, kernels=Kernels.STOCK).predict_tensors(networks.images(1))
     assert found["boxes"].shape == (0, 4) and found["labels"].shape == found["scores"].shape == (0,)
 
@@ -117,11 +117,11 @@ def test_a_detector_that_finds_nothing_gives_no_box(kind: str, tmp_path: Path) -
 def test_proposals_below_a_threshold_are_left_out(tmp_path: Path) -> None:
     detector = networks.faster_rcnn()
     detector.rpn.score_thresh = 0.7
-    export_float_detector_checked(detector, networks.images(2), networks.info(), tmp_path / "some.onnx")
+    verified_float_detector(detector, networks.images(2), networks.info(), tmp_path / "some.onnx").write()
     # Then no region is left at all, and the second stage has nothing to do.
     detector.rpn.score_thresh = 1.1
     path = tmp_path / "none.onnx"
-    export_float_detector_checked(detector, networks.images(1), networks.info(), path)
+    verified_float_detector(detector, networks.images(1), networks.info(), path).write()
     (found,) = load_detector(path, kernels=Kernels.STOCK).predict_tensors(networks.images(1))
     assert len(found["scores"]) == 0
 
@@ -133,7 +133,7 @@ def test_torchvisions_detectors_are_exported_binarized(name: str, tmp_path: Path
     teacher = networks.named(name, size)
     student = networks.binarized(teacher, size)
     batch = networks.images(1, size)
-    written = export_detector_checked(student, batch, networks.info(size), tmp_path / "model.onnx")
+    written = verified_detector(student, batch, networks.info(size), tmp_path / "model.onnx").write()
     assert len(written.result.binary_nodes) > 10
     assert all(report.boxes > 0 for report in written.detections)
 
@@ -229,7 +229,7 @@ def test_nothing_is_written_where_detections_differ(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(export, "detector_model", lambda *_: wrong)
     student = networks.binarized(networks.ssd(), head=Head.BINARIZE)
     with pytest.raises(ExportMismatch, match="the detections"):
-        export_detector_checked(student, networks.images(2), networks.info(), tmp_path / "model.onnx")
+        verified_detector(student, networks.images(2), networks.info(), tmp_path / "model.onnx").write()
     assert not list(tmp_path.iterdir())
 
 
@@ -257,6 +257,6 @@ def test_detections_on_photographs_are_torchvisions(kind: str, real_data_root: P
     )
     photographs = open_data(options).calibration_images(8, networks.SEED)
     student = networks.binarized(networks.BUILDERS[kind](), head=Head.BINARIZE)
-    written = export_detector_checked(student, photographs, networks.info(), tmp_path / "model.onnx")
+    written = verified_detector(student, photographs, networks.info(), tmp_path / "model.onnx").write()
     for report in written.detections:
         assert report.boxes > 8 and report.agreement is not None and report.agreement > 0.5

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import onnx
@@ -10,6 +12,7 @@ import pytest
 import torch
 import typer
 from safetensors.torch import save_file
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from dirnet_convert import api
@@ -17,6 +20,8 @@ from dirnet_convert.cli import export
 from dirnet_convert.convert.new_run import convert_to_run
 from dirnet_convert.errors import UsageError
 from dirnet_convert.models.catalog import find_model
+from dirnet_convert.onnx_export import checked
+from dirnet_convert.onnx_export.verify_report import ExportMismatch
 from dirnet_convert.recipe import ConvertOptions, DataOptions, ModelOptions, Recipe
 
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
@@ -78,8 +83,54 @@ def test_the_file_may_go_elsewhere(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_file(run: Path, tmp_path: Path) -> None:
-    result = invoke("--run", run, "--out", tmp_path)
-    assert "is a folder" in str(result.exception)
+    for folder in (tmp_path, "."):
+        result = invoke("--run", run, "--out", folder)
+        assert "is a folder" in str(result.exception)
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.pbtxt", "model.onnxtxt", "model.xml", "model"])
+def test_the_file_may_be_called_anything(run: Path, tmp_path: Path, name: str) -> None:
+    result = invoke("--run", run, "--images", 1, "--out", tmp_path / name, "--json")
+    assert result.exit_code == 0, result.output
+    onnx.checker.check_model(onnx.load(tmp_path / name, format="protobuf"))
+    assert json.loads(result.stdout)["binary_bytes"] == (tmp_path / name).stat().st_size
+
+
+@pytest.mark.parametrize("name", ["rival.xml", "rival.bin", "rival.XML"])
+def test_openvinos_files_are_not_the_onnx_file(run: Path, tmp_path: Path, name: str) -> None:
+    result = invoke("--run", run, "--openvino", "--out", tmp_path / name)
+    assert isinstance(result.exception, UsageError)
+    assert str(tmp_path / "rival.onnx") in str(result.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_float_networks_file_is_not_the_binary_ones(run: Path) -> None:
+    result = invoke("--run", run, "--out", run / "." / "teacher.onnx")
+    assert isinstance(result.exception, UsageError)
+    assert "float network" in str(result.exception)
+
+
+@pytest.mark.parametrize("rest", ["float", "int8"])
+def test_nothing_is_written_where_the_float_network_differs(
+    run: Path, rest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    for name in ("model.onnx", "teacher.onnx"):
+        (copy / name).write_bytes(b"an older file")
+    before = {file.name for file in copy.iterdir()}
+    honest = checked.float_model
+
+    def wrong(network: nn.Module, example: Tensor) -> onnx.ModelProto:
+        with torch.no_grad():
+            other = deepcopy(network)
+            other.get_submodule("11").bias += 1
+        return honest(other, example)
+
+    monkeypatch.setattr(checked, "float_model", wrong)
+    with pytest.raises(ExportMismatch, match="Nothing was written"):
+        api.export_onnx(copy, images=1, rest=rest)
+    assert {file.name for file in copy.iterdir()} == before
+    assert {(copy / name).read_bytes() for name in ("model.onnx", "teacher.onnx")} == {b"an older file"}
 
 
 def test_int8_for_the_rest_is_measured_and_written(run: Path, tmp_path: Path) -> None:

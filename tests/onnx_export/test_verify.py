@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -188,7 +189,8 @@ def test_relative_error() -> None:
 def test_a_float_model_is_compared_by_its_logits(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 8 * 10, 3)).eval()
     x = images("groups")
-    assert checked.export_float_checked(network, x, tmp_path / "float.onnx") > 0
+    size = checked.verified_float(network, x, tmp_path / "float.onnx").write()
+    assert size == (tmp_path / "float.onnx").stat().st_size > 0
     model = onnx.load(tmp_path / "float.onnx")
     with torch.no_grad():
         network[2].bias += 1
@@ -207,3 +209,43 @@ def test_a_float_model_may_round_as_much_as_pytorch_does_itself() -> None:
         network[3].bias += 1e-3
     with pytest.raises(ExportMismatch):
         checked.check_float(network, model, x, strict)
+
+
+class Cancelling(nn.Module):
+    """Adds a large number and takes it away, which leaves little of what was there in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.large = 1e7
+        self.fc = nn.Sequential(nn.Flatten(), nn.Linear(3 * 10 * 12, 4))
+        with torch.no_grad():
+            self.fc[1].weight *= 4
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x) + self.large - self.large
+
+
+def test_a_network_that_rounds_everything_away_does_not_allow_everything() -> None:
+    torch.manual_seed(0)
+    network, x = Cancelling().eval(), images("groups")
+    with torch.no_grad():
+        own, exact = network(x).double(), copy.deepcopy(network).double()(x.double())
+    # Eight times that is what such a network would allow.
+    assert relative_error(own, exact) > 0.1
+    model = float_model(network, x[:1])
+    assert checked.check_float(network, model, x, Tolerances()) < 1e-3
+    with torch.no_grad():
+        network.fc[1].bias += 1
+    with pytest.raises(ExportMismatch, match="root mean square"):
+        checked.check_float(network, model, x, Tolerances())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nothing_equals_logits_that_are_no_numbers(value: float) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 10 * 12, 4)).eval()
+    with torch.no_grad():
+        network[1].bias[0] = value
+    x = images("groups")
+    model = float_model(network, x[:1])
+    with pytest.raises(ExportMismatch, match="finite"):
+        checked.check_float(network, model, x, Tolerances())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dirnet_convert.bench.arm64.transport import Done, Transport
@@ -20,6 +21,7 @@ for c in /sys/devices/system/cpu/cpu[0-9]*; do
   echo "core ${c##*cpu} $(first $c/cpu_capacity $c/cpufreq/cpuinfo_max_freq)"
   echo "governor $(cat $c/cpufreq/scaling_governor 2>/dev/null)"
 done
+echo "cores $(nproc 2>/dev/null)"
 echo "heat $(cat /sys/class/thermal/thermal_zone0/temp 2>/dev/null)"
 """
 _MILLIDEGREES = 1000
@@ -59,7 +61,7 @@ def ask_board(transport: Transport) -> Board:
         name=facts["name"][0] or (f"{machine}, CPU part {part}" if part else machine),
         system=facts["system"][0],
         features=tuple(facts["features"][0].split()),
-        capacities=dict(_numbers(line) for line in facts.get("core", ())),
+        capacities=_capacities(facts.get("core", ()), facts["cores"][0]),
         governors=tuple(sorted({name for name in facts.get("governor", ()) if name})),
         heat_c=_degrees(facts["heat"][0]),
     )
@@ -90,9 +92,12 @@ def ran(transport: Transport, command: str, what: str) -> str:
     return done.output
 
 
-def _numbers(line: str) -> tuple[int, int]:
-    core, _, capacity = line.partition(" ")
-    return int(core), int(capacity) if capacity.isdigit() else 0
+def _capacities(lines: Iterable[str], count: str) -> dict[int, int]:
+    """Return each core's capacity; where no core is seen, ``count`` cores that are alike."""
+    # A sandbox may hide /sys: then the shell's pattern comes back as it is, and no number with it.
+    told = [line.partition(" ") for line in lines]
+    seen = {int(core): int(value) if value.isdigit() else 0 for core, _, value in told if core.isdigit()}
+    return seen or dict.fromkeys(range(int(count) if count.isdigit() else 1), 0)
 
 
 def _degrees(text: str) -> float | None:

@@ -32,6 +32,7 @@ from dirnet_convert.bench.suite import (
     BenchResult,
     Progress,
     ThreadResult,
+    require_batch,
     require_cores,
     require_pair,
 )
@@ -62,7 +63,8 @@ def run_remote(
     """Measure ``models`` on the machine behind ``transport``, and leave nothing there.
 
     Raises:
-        UsageError: FP32 or binary is missing, or the machine has fewer processors than threads are asked for.
+        UsageError: FP32 or binary is missing, a model does not take the batch, or the machine has fewer
+            processors than threads are asked for.
         DirnetError: the connection fails, or the machine cannot run the benchmark.
     """
     report = on_progress or (lambda _what, _done, _total: None)
@@ -121,6 +123,7 @@ def _write_job(folder: Path, models: Mapping[EngineKind, Path], options: BenchOp
     job = JobFolder(folder, f"./{RUNTIME}", f"./{OPERATORS}")
     for kind, path in models.items():
         session = open_engine(kind, path, 1)
+        require_batch(session, path, options.batch)
         names = tuple(entry.name for entry in session.get_outputs())
         inputs = random_inputs(session, options.batch, options.seed)
         job.add(JobEngine(str(kind), path, kind is EngineKind.BINARY, inputs, names))

@@ -1,4 +1,4 @@
-"""Export a detector, verify it, and only then write it."""
+"""A detector as a model that is verified and can then be written."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from dirnet_convert.onnx_export.checked import CheckedExport, available_engines
+from dirnet_convert.onnx_export.checked import CheckedExport, VerifiedModel, available_engines
 from dirnet_convert.onnx_export.detector.model import Form, detector_model, supported
 from dirnet_convert.onnx_export.detector.verify import DetectionReport, verify_detector
-from dirnet_convert.onnx_export.exporter import summarize, write_model
-from dirnet_convert.onnx_export.verify_report import Tolerances
+from dirnet_convert.onnx_export.exporter import summarize
 from dirnet_convert.runtime.detector import DetectorInfo
 from dirnet_convert.runtime.session import Kernels
 
@@ -23,53 +22,32 @@ class CheckedDetector(CheckedExport):
     detections: tuple[DetectionReport, ...]
 
 
-def export_detector_checked(
-    student: nn.Module,
-    images: Tensor,
-    info: DetectorInfo,
-    path: Path,
-    *,
-    engines: tuple[Kernels, ...] | None = None,
-    tolerances: Tolerances | None = None,
-    threads: int | None = None,
-) -> CheckedDetector:
-    """Write the detector ``student`` to ``path`` after comparing it with PyTorch on ``images`` (N, C, H, W).
-
-    ``engines`` are all that there are here where None, ``threads`` all cores.
+def verified_detector(
+    student: nn.Module, images: Tensor, info: DetectorInfo, path: Path
+) -> VerifiedModel[CheckedDetector]:
+    """Return the detector ``student`` for ``path``, compared with PyTorch on ``images`` (N, C, H, W).
 
     Raises:
-        ExportMismatch: the model differs; ``path`` is untouched.
+        ExportMismatch: the model differs.
         UsageError: it is neither an SSD nor a Faster R-CNN.
-        DirnetError: PyTorch cannot export the network, or the folder cannot be written.
+        DirnetError: PyTorch cannot export the network.
     """
     model = detector_model(student, images[:1], info, Form.BINARY)
-    report = verify_detector(
-        supported(student),
-        model,
-        images,
-        engines=engines or available_engines(),
-        tolerances=tolerances,
-        threads=threads,
-    )
-    result = summarize(model.proto, model.changes, path, write_model(model.proto, path))
-    return CheckedDetector(result, report.layers, report.detections)
+    report = verify_detector(supported(student), model, images, engines=available_engines())
+    result = summarize(model.proto, model.changes, path, model.proto.ByteSize())
+    return VerifiedModel(model.proto, path, CheckedDetector(result, report.layers, report.detections))
 
 
-def export_float_detector_checked(
-    detector: nn.Module,
-    images: Tensor,
-    info: DetectorInfo,
-    path: Path,
-    *,
-    tolerances: Tolerances | None = None,
-) -> int:
-    """Write the float ``detector`` to ``path`` after comparing it on ``images``; return the size in bytes.
+def verified_float_detector(
+    detector: nn.Module, images: Tensor, info: DetectorInfo, path: Path
+) -> VerifiedModel[int]:
+    """Return the float ``detector`` for ``path``, compared on ``images``; told is the size in bytes.
 
     Raises:
-        ExportMismatch: the model differs; ``path`` is untouched.
+        ExportMismatch: the model differs.
         UsageError: it is neither an SSD nor a Faster R-CNN.
-        DirnetError: PyTorch cannot export the network, or the folder cannot be written.
+        DirnetError: PyTorch cannot export the network.
     """
     model = detector_model(detector, images[:1], info, Form.FLOAT)
-    verify_detector(supported(detector), model, images, engines=(Kernels.STOCK,), tolerances=tolerances)
-    return write_model(model.proto, path)
+    verify_detector(supported(detector), model, images, engines=(Kernels.STOCK,))
+    return VerifiedModel(model.proto, path, model.proto.ByteSize())

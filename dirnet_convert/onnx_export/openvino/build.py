@@ -36,11 +36,13 @@ if TYPE_CHECKING:
 class BuiltModel:
     """An OpenVINO model for one image, and its binary layers in the order in which they run.
 
-    ``held`` are the arrays whose memory its constants of bits share.
+    ``int8_layers`` counts the others that multiply bytes; ``held`` are the arrays whose memory its constants
+    of bits share.
     """
 
     model: openvino.Model
     layers: tuple[LoweredLayer, ...]
+    int8_layers: int
     held: tuple[np.ndarray, ...]
 
 
@@ -60,7 +62,7 @@ def build(student: nn.Module, example: Tensor, steps: Mapping[str, InputStep] | 
     # Before the names of tensors are taken down.
     common.NameFixPass()(graph)
     layers = lower(graph, most_side_padding())
-    quantize_layers(graph, steps or {})
+    int8_layers = quantize_layers(graph, steps or {})
     common.RemoveUnusedOpsetsPass()(graph)
     held: list[np.ndarray] = []
     core = openvino.Core()
@@ -75,7 +77,7 @@ def build(student: nn.Module, example: Tensor, steps: Mapping[str, InputStep] | 
     for number, node in enumerate(model.get_ordered_ops()):
         if node.get_friendly_name() == node.get_name() or node.get_type_name() == "Constant":
             node.set_friendly_name(f"{node.get_type_name()}_{number}")
-    return BuiltModel(model, layers, tuple(held))
+    return BuiltModel(model, layers, int8_layers, tuple(held))
 
 
 def _extension(held: list[np.ndarray]) -> object:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dirnet_convert.errors import UsageError
 from dirnet_convert.files import replacing, write_atomic
-from dirnet_convert.onnx_export.openvino.build import BuiltModel, build
+from dirnet_convert.onnx_export.openvino.build import build
 from dirnet_convert.onnx_export.openvino.quantize import input_steps
 from dirnet_convert.onnx_export.openvino.verify import OpenVinoReport, verify_openvino
 from dirnet_convert.onnx_export.verify_report import Tolerances
@@ -19,18 +19,45 @@ from dirnet_convert.recipe import Task
 from dirnet_convert.run import RunConfig
 from dirnet_convert.runtime.openvino import require_openvino
 
-_WEIGHTS_SUFFIX = ".bin"
+_GRAPH_SUFFIX, _WEIGHTS_SUFFIX = ".xml", ".bin"
 # Bytes are 1/255 of a range apart, and the errors of a few layers in INT8 add up.
-INT8_TOLERANCES = Tolerances(rounding=0.2, flipped_share=0.05)
+_INT8_TOLERANCES = Tolerances(rounding=0.2, flipped_share=0.05)
 
 
 @dataclass(frozen=True)
 class OpenVinoExport:
-    """The written graph with its weights beside it, their size together, and how close it is to PyTorch."""
+    """The written graph with its weights beside it, their size together, and how close it is to PyTorch.
+
+    ``int8_layers`` counts the layers beside the binary ones that multiply bytes.
+    """
 
     path: Path
     file_bytes: int
     report: OpenVinoReport
+    int8_layers: int
+
+
+@dataclass(frozen=True)
+class VerifiedOpenVino:
+    """An OpenVINO model that was compared with PyTorch and is not written yet."""
+
+    graph: bytes
+    weights: bytes
+    told: OpenVinoExport
+
+    def write(self) -> OpenVinoExport:
+        """Write the graph and its weights, never one beside another's.
+
+        Raises:
+            DirnetError: the folder cannot be written.
+        """
+        path = self.told.path
+        with replacing(path.with_suffix(_WEIGHTS_SUFFIX)) as held:
+            held.write_bytes(self.weights)
+            # The old graph goes before its weights do: it never stands beside those of another one.
+            path.unlink(missing_ok=True)
+        write_atomic(path, self.graph)
+        return self.told
 
 
 def require_openvino_task(config: RunConfig) -> None:
@@ -45,46 +72,43 @@ def require_openvino_task(config: RunConfig) -> None:
 
 
 def export_openvino_checked(
-    student: nn.Module, images: Tensor, path: Path, *, tolerances: Tolerances | None = None
+    student: nn.Module, images: Tensor, path: Path, exported: onnx.ModelProto | None = None
 ) -> OpenVinoExport:
     """Write ``student`` to ``path`` (.xml) and its weights beside it, compared on ``images`` (N, C, H, W).
+
+    Where ``exported`` has INT8 layers, so has the file; see ``verified_openvino``.
 
     Raises:
         ExportMismatch: the model differs; ``path`` is untouched.
         UsageError: openvino is not installed, or ``path`` does not end in .xml.
         DirnetError: PyTorch or OpenVINO cannot take the network, or the folder cannot be written.
     """
-    if path.suffix != ".xml":
-        raise UsageError(f"An OpenVINO model is a file .xml with its .bin beside it, not '{path.name}'.")
-    built = build(student, images[:1].detach().cpu().float())
-    with tempfile.TemporaryDirectory() as folder:
-        part = Path(folder) / path.name
-        _save(built, part)
-        report = verify_openvino(student, part, built.layers, images, tolerances)
-        graph, weights = part.read_bytes(), part.with_suffix(_WEIGHTS_SUFFIX).read_bytes()
-    with replacing(path.with_suffix(_WEIGHTS_SUFFIX)) as held:
-        held.write_bytes(weights)
-        # The old graph goes before its weights do: it never stands beside those of another one.
-        path.unlink(missing_ok=True)
-    write_atomic(path, graph)
-    return OpenVinoExport(path, len(graph) + len(weights), report)
+    return verified_openvino(student, images, path, exported).write()
 
 
-def write_openvino_int8(student: nn.Module, images: Tensor, exported: onnx.ModelProto, path: Path) -> None:
-    """Write ``student`` to ``path`` (.xml) with the INT8 layers of ``exported``, rounded by the same steps.
+def verified_openvino(
+    student: nn.Module, images: Tensor, path: Path, exported: onnx.ModelProto | None = None
+) -> VerifiedOpenVino:
+    """Return ``student`` for ``path`` (.xml), compared with PyTorch on ``images`` (N, C, H, W).
 
-    Compared with PyTorch on ``images`` (N, C, H, W), which follows OpenVINO's bits from layer to layer, so
-    that what is seen of INT8 is its own rounding and not what becomes of a turned bit.
+    The INT8 layers of ``exported``, the same network as an ONNX model, are rounded by the same steps. PyTorch
+    follows OpenVINO's bits from layer to layer, so that what is seen of INT8 is its own rounding and not what
+    becomes of a turned bit.
 
     Raises:
-        ExportMismatch: the model differs by more than INT8 rounds.
-        UsageError: openvino is not installed.
+        ExportMismatch: the model differs, by more than INT8 rounds where it has INT8 layers.
+        UsageError: openvino is not installed, or ``path`` does not end in .xml.
         DirnetError: PyTorch or OpenVINO cannot take the network.
     """
-    built = build(student, images[:1].detach().cpu().float(), input_steps(exported))
-    _save(built, path)
-    verify_openvino(student, path, built.layers, images, INT8_TOLERANCES)
-
-
-def _save(built: BuiltModel, path: Path) -> None:
-    require_openvino().save_model(built.model, path, compress_to_fp16=False)
+    if path.suffix != _GRAPH_SUFFIX:
+        raise UsageError(f"An OpenVINO model is a file .xml with its .bin beside it, not '{path.name}'.")
+    steps = input_steps(exported) if exported is not None else {}
+    built = build(student, images[:1].detach().cpu().float(), steps)
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / path.name
+        require_openvino().save_model(built.model, part, compress_to_fp16=False)
+        tolerances = _INT8_TOLERANCES if built.int8_layers else Tolerances()
+        report = verify_openvino(student, part, built.layers, images, tolerances)
+        graph, weights = part.read_bytes(), part.with_suffix(_WEIGHTS_SUFFIX).read_bytes()
+    told = OpenVinoExport(path, len(graph) + len(weights), report, built.int8_layers)
+    return VerifiedOpenVino(graph, weights, told)

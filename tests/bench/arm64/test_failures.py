@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 
 from dirnet_convert.bench.arm64.artifacts import LIBRARY_VARIABLE
+from dirnet_convert.bench.arm64.board import ask_board
 from dirnet_convert.bench.arm64.bundle import RunnerKind
+from dirnet_convert.bench.arm64.cores import CoreChoice, choose_cores
 from dirnet_convert.bench.arm64.emulator import open_emulator
 from dirnet_convert.bench.arm64.remote import RemoteOptions, run_remote
 from dirnet_convert.bench.arm64.tools import EMULATOR, find_tool
@@ -24,6 +28,7 @@ from dirnet_convert.runtime import library_path
 
 OPTIONS = BenchOptions(measure=MeasureOptions(rounds=1, block_ms=5, warmup_calls=1))
 Models = dict[EngineKind, Path]
+_HIDING = "sed 's#/sys/devices#/nowhere#g'"
 
 
 def script(path: Path, text: str) -> None:
@@ -113,6 +118,28 @@ def test_a_board_that_cannot(board: Path, models: Models, program: str, text: st
         transport.close()
     # Where a folder was made there, it is gone again.
     assert not list((board / "home").glob("dirnet.*"))
+
+
+def test_a_batch_that_a_model_does_not_take(board: Path, models: Models) -> None:
+    fixed = onnx.load(str(models[EngineKind.BINARY]))
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(fixed, str(models[EngineKind.BINARY]))
+    transport = Ssh("board")
+    options = dataclasses.replace(OPTIONS, batch=2)
+    with pytest.raises(UsageError, match=r"model\.onnx takes batches of 1 only; bench it with --batch 1"):
+        run_remote(transport, models, options, RemoteOptions())
+    transport.close()
+
+
+@pytest.mark.parametrize(("count", "cores"), [("echo 3", 3), ("exit 127", 1)])
+def test_a_board_that_hides_its_cores(board: Path, bin_folder: Path, count: str, cores: int) -> None:
+    script(board / "nproc", count)
+    hidden = (bin_folder / "ssh").read_text().replace('sh -c "$last"', f'sh -c "$(echo "$last" | {_HIDING})"')
+    script(bin_folder / "ssh", hidden.removeprefix("#!/bin/sh\n"))
+    transport = Ssh("board")
+    capacities = ask_board(transport).capacities
+    transport.close()
+    assert choose_cores(capacities, CoreChoice.BIG) == tuple(range(cores))
 
 
 def test_more_threads_than_cores(board: Path, models: Models) -> None:
