@@ -7,6 +7,8 @@ agrees with both, with the share epsilon as an option and epsilon = 0 as plain E
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -43,13 +45,16 @@ def two_stage_k(t: Tensor) -> Tensor:
 def magnitude_quantile(values: Tensor, epsilon: float) -> Tensor:
     """Return the ``epsilon``-quantile of |values| as a scalar: that share of them lies at or below it.
 
-    Taken from an even sample of at most SAMPLE values, so that it costs the same for every layer.
+    Taken from an even sample of at most SAMPLE values, so that it costs about the same for every layer.
 
     >>> magnitude_quantile(torch.arange(-10.0, 0.0), 0.3)
     tensor(3.)
     """
     flat = values.detach().flatten()
     stride = -(-flat.numel() // SAMPLE)
+    # A stride that shares a factor with an axis would see some columns, or some taps of a kernel, only.
+    while stride > 1 and math.gcd(stride, flat.numel()) > 1:
+        stride += 1
     sample = flat[::stride].abs()
     rank = min(max(round(epsilon * sample.numel()), 1), sample.numel())
     return torch.kthvalue(sample, rank).values

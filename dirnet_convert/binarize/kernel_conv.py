@@ -141,13 +141,14 @@ def _torch_gradients(
     g, dtype = arguments, gradient.dtype
     top, left, bottom, right = g.padding
     signs, padding = hard_sign(x, threshold).to(dtype), (top, left)
-    if (top, left) != (bottom, right):
+    uneven = (top, left) != (bottom, right)
+    if uneven:
         signs, padding = functional.pad(signs, (left, right, top, bottom)), (0, 0)
     to_signs, to_weight, _ = torch.ops.aten.convolution_backward(
         *(gradient, signs, weight.to(dtype), None),
         *(list(g.stride), list(padding), list(g.dilation), False, [0, 0], g.groups),
         [True, True, False],
     )
-    if padding != (top, left):
+    if uneven:
         to_signs = to_signs[:, :, top : top + x.shape[2], left : left + x.shape[3]]
     return to_signs, to_weight

@@ -170,6 +170,15 @@ def test_quantile_is_the_kth_smallest_magnitude() -> None:
     assert magnitude_quantile(torch.randn(500_000), 0.5).item() == pytest.approx(0.6745, abs=0.02)
 
 
+@pytest.mark.parametrize("shape", [(32, 16, 32, 32), (256, 256, 3, 3)])
+def test_quantile_of_a_sample_sees_every_column(shape: tuple[int, ...]) -> None:
+    x = torch.ones(shape)
+    x[..., 0] = 0.0
+    share = 1 / shape[-1]
+    assert magnitude_quantile(x, 0.8 * share) == 0.0
+    assert magnitude_quantile(x, 1.2 * share) == 1.0
+
+
 def test_gradual_blends_while_training_and_never_in_evaluation() -> None:
     x = _values()
     estimator = Estimator(EstimatorKind.STE, gradual=0.5)

@@ -55,6 +55,10 @@ def test_layer_gives_the_same_sums_and_gradients(kind: EstimatorKind, arguments:
     _check_layer(nn.Conv2d(channels, 20, (2, 3), **arguments), kind, compiled=False)
 
 
+def test_padding_at_the_end_alone_gives_the_same_sums_and_gradients() -> None:
+    _check_layer(nn.Conv2d(6, 20, 2, padding="same"), EstimatorKind.DTE, compiled=False)
+
+
 @pytest.mark.parametrize("channels", [6, 24])
 def test_compiled_layer_gives_the_same_sums_and_gradients(channels: int) -> None:
     _check_layer(nn.Conv2d(channels, 20, 3, padding=1), EstimatorKind.DTE, compiled=True)

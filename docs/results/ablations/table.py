@@ -73,7 +73,9 @@ def write_page() -> None:
         "else, from the same weights, and what [variants.py](variants.py) says. Figures are the last "
         'epoch\'s on all 10,000 test images, one a seed. A "+" stands for what is added to the row that it '
         "is read against.",
-        f"`{command}` trains what is missing. Each epoch's accuracy, dates and versions are in results.json.",
+        f"`{command}` trains what is missing. Each epoch's accuracy, dates and versions are in results.json. "
+        "Rows with DTE and an epsilon above 0 that are dated before 30 November 2026 took the quantile of a "
+        "layer's inputs from four of their columns; since then a sample sees all of them.",
     ]
     for epochs in sorted({epochs for _, epochs in found}):
         parts += [f"## {epochs} epochs", table(epochs, found)]
