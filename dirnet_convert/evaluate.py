@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dirnet_convert.binarize.held_weights import held_weights
 from dirnet_convert.data.source import DataInfo, ImageSource
 from dirnet_convert.errors import DirnetError, UsageError
+from dirnet_convert.modes import evaluating
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -81,19 +82,14 @@ def module_predictor(module: nn.Module, device: str = "cpu") -> Iterator[Predict
 
     Its weights must not change meanwhile.
     """
-    modes = {part: part.training for part in module.modules()}
-    module.to(device).eval()
+    module.to(device)
 
     def predict(images: Tensor) -> Tensor:
         with torch.inference_mode():
             return module(images.to(device))
 
-    try:
-        with held_weights(module):
-            yield predict
-    finally:
-        for part, training in modes.items():
-            part.training = training
+    with evaluating(module), held_weights(module):
+        yield predict
 
 
 def session_predictor(session: onnxruntime.InferenceSession, info: DataInfo) -> Predictor:

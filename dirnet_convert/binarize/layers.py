@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 from dirnet_convert.binarize.estimators import Estimator
 from dirnet_convert.binarize.imb import balance_and_standardize, power_of_two_scale, standardize_unbalanced
@@ -173,9 +175,10 @@ class BinaryConv2d(BinaryLayer):
             return same_padding(size, self.kernel_size, self.stride, self.dilation)
         return (0, 0, 0, 0) if self.padding_mode.copies else self.padding
 
-    def forward(self, x: Tensor) -> Tensor:
-        zeros = self.zero_padding((x.shape[2], x.shape[3]))
-        x = pad_with_copies(x, self.padding, self.padding_mode)
+    # Named as in nn.Conv2d, which a network may call by name.
+    def forward(self, input: Tensor) -> Tensor:
+        zeros = self.zero_padding((input.shape[2], input.shape[3]))
+        x = pad_with_copies(input, self.padding, self.padding_mode)
         arguments = ConvArguments(self.stride, zeros, self.dilation, self.groups)
         y = self._kernel_sums(x, arguments) if self._has_only_signs else self._torch_sums(x, arguments)
         # Added on its own, so that it is rounded once, as in the exported operator.
@@ -241,8 +244,8 @@ class BinaryLinear(BinaryLayer):
     def aligned_threshold(self, x: Tensor) -> Tensor:
         return self.threshold
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = functional.linear(self.binarize_input(x), self._scaled_weight())
+    def forward(self, input: Tensor) -> Tensor:
+        y = functional.linear(self.binarize_input(input), self._scaled_weight())
         return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:
@@ -256,6 +259,15 @@ class LayerShares:
     name: str
     weights: float
     inputs: float
+
+
+def show_inputs(layer: BinaryLayer, to: Callable[[BinaryLayer, Tensor], None]) -> RemovableHandle:
+    """Call ``to(layer, x)`` before each forward of ``layer``, whether ``x`` comes by place or by name."""
+
+    def show(module: BinaryLayer, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        to(module, *inputs, *named.values())
+
+    return layer.register_forward_pre_hook(show, with_kwargs=True)
 
 
 def binary_layers(model: nn.Module) -> list[BinaryLayer]:

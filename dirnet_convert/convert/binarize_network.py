@@ -7,15 +7,21 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx, nn
 
-from dirnet_convert.convert.normal_form import dropouts_as_modules, remove_overwriting, split_norms
+from dirnet_convert.convert.normal_form import (
+    dropouts_as_modules,
+    inputs_by_place,
+    remove_overwriting,
+    split_norms,
+)
 from dirnet_convert.convert.policy import Decision, LayerPlan, plan_layers
 from dirnet_convert.convert.rewrite import swap_layers
 from dirnet_convert.convert.structure import Representation, StructureReport, restructure
 from dirnet_convert.convert.trace import (
     TraceFailure,
-    check_image,
+    count_calls,
     opaque_modules,
     propagate_shapes,
+    serves,
     trace,
     with_outputs,
 )
@@ -62,14 +68,18 @@ def plan_network(
     Raises:
         DirnetError: the network does not take such an image.
     """
-    check_image(network, image)
+    calls = count_calls(network, image)
     graph = trace(network, image)
     if isinstance(graph, fx.GraphModule):
+        inputs_by_place(graph)
         split_norms(graph)
         dropouts_as_modules(graph)
         propagate_shapes(graph, image)
         remove_overwriting(graph)
-    return plan_layers(network, graph if isinstance(graph, fx.GraphModule) else None, options), graph
+        # What was written through a view has other readers than those of the view.
+        if not serves(graph, network, image):
+            graph = TraceFailure("it overwrites values that it reads elsewhere")
+    return plan_layers(network, graph if isinstance(graph, fx.GraphModule) else None, options, calls), graph
 
 
 def binarize_network(

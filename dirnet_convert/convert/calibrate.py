@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dirnet_convert.binarize.held_weights import held_weights
-from dirnet_convert.binarize.layers import BinaryLayer, binary_layers
+from dirnet_convert.binarize.layers import BinaryLayer, binary_layers, show_inputs
 from dirnet_convert.errors import UsageError
+from dirnet_convert.modes import evaluating
 from dirnet_convert.recipe import Threshold
 
 # Enough values for a median; more only cost memory.
@@ -45,8 +46,6 @@ def calibrate(
     Raises:
         UsageError: too few images: a batch norm has a single value per channel, which has no variance.
     """
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
     norms = [
         m
         for m in network.modules()
@@ -54,7 +53,7 @@ def calibrate(
     ]
     handles = [norm.register_forward_pre_hook(_check_values) for norm in norms]
     try:
-        with torch.no_grad(), held_weights(network):
+        with evaluating(network), torch.no_grad(), held_weights(network):
             repeated = _repeated_layers(network, images[:1]) if threshold is Threshold.MEDIAN else set()
             for norm in norms:
                 norm.train()
@@ -66,8 +65,6 @@ def calibrate(
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes.items():
-            module.training = training
 
 
 def _check_values(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -81,7 +78,7 @@ def _check_values(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 def _repeated_layers(network: nn.Module, image: Tensor) -> set[nn.Module]:
     """Return the binary layers that the network calls more than once for an image (1, C, H, W)."""
     calls: Counter[nn.Module] = Counter()
-    handles = [m.register_forward_pre_hook(lambda m, _: calls.update([m])) for m in binary_layers(network)]
+    handles = [show_inputs(m, lambda layer, _: calls.update([layer])) for m in binary_layers(network)]
     try:
         network(image)
     finally:
@@ -93,15 +90,15 @@ def _repeated_layers(network: nn.Module, image: Tensor) -> set[nn.Module]:
 def _set_thresholds(network: nn.Module, images: Tensor, repeated: set[nn.Module]) -> None:
     seen: dict[nn.Module, list[Tensor]] = defaultdict(list)
 
-    def set_median(layer: BinaryLayer, inputs: tuple[Tensor, ...]) -> None:
-        values = channel_values(inputs[0].detach(), layer.channel_axis)
+    def set_median(layer: BinaryLayer, x: Tensor) -> None:
+        values = channel_values(x.detach(), layer.channel_axis)
         if layer in repeated:
             # One threshold serves all that the layer has seen.
             seen[layer].append(values.contiguous())
             values = torch.cat(seen[layer], 1)
         layer.threshold.copy_(channel_medians(values))
 
-    handles = [layer.register_forward_pre_hook(set_median) for layer in binary_layers(network)]
+    handles = [show_inputs(layer, set_median) for layer in binary_layers(network)]
     try:
         network(images)
     finally:
@@ -160,18 +157,16 @@ def _measure_bits(network: nn.Module, images: Tensor, batch_size: int) -> tuple[
     ones: dict[str, Tensor] = {}
     totals: dict[str, int] = {}
 
-    def count(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(layer: BinaryLayer, inputs: tuple[Tensor, ...]) -> None:
-            above = (
-                (inputs[0] >= layer.aligned_threshold(inputs[0])).movedim(layer.channel_axis, 0).flatten(1)
-            )
+    def count(name: str) -> Callable[[BinaryLayer, Tensor], None]:
+        def hook(layer: BinaryLayer, x: Tensor) -> None:
+            above = (x >= layer.aligned_threshold(x)).movedim(layer.channel_axis, 0).flatten(1)
             ones[name] = ones.get(name, 0) + above.sum(dim=1).double()
             totals[name] = totals.get(name, 0) + above.shape[1]
 
         return hook
 
     layers = {name: m for name, m in network.named_modules() if isinstance(m, BinaryLayer)}
-    handles = [layer.register_forward_pre_hook(count(name)) for name, layer in layers.items()]
+    handles = [show_inputs(layer, count(name)) for name, layer in layers.items()]
     try:
         for batch in images.split(batch_size):
             network(batch)

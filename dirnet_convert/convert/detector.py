@@ -20,6 +20,7 @@ from dirnet_convert.convert.trace import TraceFailure
 from dirnet_convert.errors import UsageError, nearest_name
 from dirnet_convert.models.detector_forward import DetectorForward
 from dirnet_convert.models.detectors import FeatureForward
+from dirnet_convert.modes import evaluating
 from dirnet_convert.recipe import ConvertOptions, EstimatorOptions, Head
 
 _BACKBONE = "backbone."
@@ -205,15 +206,12 @@ def _head_macs(detector: SSD | FasterRCNN, image: Tensor) -> dict[str, int]:
         for name, layer in detector.named_modules()
         if isinstance(layer, nn.Conv2d) and not name.startswith(_BACKBONE)
     ]
-    modes = {module: module.training for module in detector.modules()}
     try:
-        with torch.no_grad():
-            FeatureForward(detector.eval())(image)
+        with evaluating(detector), torch.no_grad():
+            FeatureForward(detector)(image)
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes.items():
-            module.training = training
     if isinstance(detector, FasterRCNN):
         proposals = detector.rpn._post_nms_top_n["testing"]
         macs |= {

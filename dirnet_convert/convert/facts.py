@@ -58,35 +58,43 @@ class Facts:
         """Layers of modules whose forward could not be followed, with that module's name."""
         self.read: set[str] = set()
         """Layers whose weights are read by something other than a call."""
+        self.silent: set[str] = set()
+        """Layers of code that could not be followed, which were not called for an image."""
         self.tied = _tied(network)
 
 
 class TreeFacts(Facts):
-    """The module tree alone: the first convolution, and the last one where no linear layer follows."""
+    """The module tree alone: the first convolution, and the last one where no linear layer follows.
 
-    def __init__(self, network: nn.Module) -> None:
+    ``called`` says how often each module was called for an image.
+    """
+
+    def __init__(self, network: nn.Module, called: Counter[str]) -> None:
         super().__init__(network)
         layers = [(name, m) for name, m in network.named_modules() if is_layer(m)]
         self.order = [name for name, _ in layers]
-        # A layer that stands at several places of the tree is used at each.
+        self.silent = {name for name, _ in layers if called[name] == 0}
+        # Another image may take another way, on which a layer at several places of the tree is used at each.
         places = Counter(id(m) for _, m in network.named_modules(remove_duplicate=False))
-        self.calls = Counter({name: places[id(m)] for name, m in layers})
+        self.calls = Counter({name: max(called[name], places[id(m)]) for name, m in layers})
         convolutions = [name for name, m in layers if not isinstance(m, nn.Linear)]
         self.first = set(convolutions[:1])
         if layers and not isinstance(layers[-1][1], nn.Linear):
             self.last = {layers[-1][0]}
         # Without the graph, a strided 1x1 convolution is taken for a shortcut: main paths rarely have them.
-        self.downsample = {name for name, m in layers if _is_pointwise(m) and max(m.stride) > 1}
+        self.downsample = {name for name, m in layers if _may_be_downsample(m)}
 
 
 class GraphFacts(Facts):
-    """The traced graph: what lies before and after each layer."""
+    """The traced graph: what lies before and after each layer; ``called`` is as in TreeFacts."""
 
-    def __init__(self, network: nn.Module, graph_module: fx.GraphModule) -> None:
+    def __init__(self, network: nn.Module, graph_module: fx.GraphModule, called: Counter[str]) -> None:
         super().__init__(network)
-        self._gm = graph_module
-        for node in [n for n in graph_module.graph.nodes if n.op == "get_attr"]:
-            self.read.add(str(node.target).rpartition(".")[0])
+        self._gm, self._called = graph_module, called
+        for node in graph_module.graph.nodes:
+            # Asked for its type or its device only, a tensor is not read.
+            if node.op == "get_attr" and any(user.target is not getattr for user in node.users):
+                self.read.add(str(node.target).rpartition(".")[0])
         self._layers = {n: names for n in graph_module.graph.nodes if (names := self._layers_of(n))}
         for node, names in self._layers.items():
             if not any(n in self._layers for n in ancestors(node)):
@@ -118,16 +126,20 @@ class GraphFacts(Facts):
             self.downsample.add(name)
 
     def _add_parts(self, node: fx.Node, names: list[str]) -> None:
-        """Note the layers of a module that is one node; where its forward could not be followed, they are
-        called."""
+        """Note the layers of a module that is one node; where its forward could not be followed, they count
+        as in a tree."""
         opaque = str(node.target) in opaque_modules(self._gm)
         kind = type(self._gm.get_submodule(str(node.target))).__name__
         for name in names:
             if name not in self.order:
                 self.order.append(name)
             if opaque:
-                self.calls[name] += 1
+                self.calls[name] = max(self._called[name], self.calls[name] + 1)
                 self.untraced[name] = str(node.target)
+                if self._called[name] == 0:
+                    self.silent.add(name)
+                if _may_be_downsample(self._gm.get_submodule(name)):
+                    self.downsample.add(name)
             else:
                 self.inside[name] = f"{kind} '{node.target}'"
 
@@ -186,6 +198,10 @@ def _tied(network: nn.Module) -> dict[str, str]:
 
 def _is_pointwise(layer: nn.Module | None) -> bool:
     return isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
+
+
+def _may_be_downsample(layer: nn.Module) -> bool:
+    return _is_pointwise(layer) and max(layer.stride) > 1
 
 
 def _pools(layer: nn.Module | None, node: fx.Node) -> bool:

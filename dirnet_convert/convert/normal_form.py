@@ -64,6 +64,17 @@ def _plain_norm(fused: BatchNormAct2d) -> nn.BatchNorm2d:
     return norm
 
 
+def inputs_by_place(graph_module: fx.GraphModule) -> None:
+    """Make each call of a module with its one input named, as in ``conv(input=x)``, one without the name."""
+    for node in graph_module.graph.nodes:
+        if node.op == "call_module" and not node.args and len(node.kwargs) == 1:
+            module = graph_module.get_submodule(str(node.target))
+            first = next(iter(inspect.signature(module.forward).parameters), None)
+            if first in node.kwargs:
+                node.args, node.kwargs = (node.kwargs[first],), {}
+    graph_module.recompile()
+
+
 def dropouts_as_modules(graph_module: fx.GraphModule) -> None:
     """Make each functional dropout that was off while tracing a module, which knows when the network is
     trained."""

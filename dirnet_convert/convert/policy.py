@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import fnmatch
+from collections import Counter
 from dataclasses import dataclass
 
 from torch import fx, nn
@@ -42,9 +43,11 @@ class LayerPlan:
 
 
 def plan_layers(
-    network: nn.Module, graph_module: fx.GraphModule | None, options: ConvertOptions
+    network: nn.Module, graph_module: fx.GraphModule | None, options: ConvertOptions, called: Counter[str]
 ) -> tuple[LayerPlan, ...]:
     """Decide for every layer with weights of ``network``, in the order of execution where there is a graph.
+
+    ``called`` says how often each module was called for an image, for code that could not be followed.
 
     Raises:
         UsageError: a glob of --keep or --binarize matches no layer, or one of --binarize only such as cannot
@@ -52,7 +55,8 @@ def plan_layers(
     """
     layers = weighted_layers(network)
     _check_globs((*options.keep, *options.binarize), layers)
-    facts = GraphFacts(network, graph_module) if graph_module is not None else TreeFacts(network)
+    graph = graph_module is not None
+    facts = GraphFacts(network, graph_module, called) if graph else TreeFacts(network, called)
     order = facts.order + [name for name in layers if name not in facts.order]
     plan = tuple(_plan(name, layers[name], facts, options) for name in order if name in layers)
     _check_asked(options, plan)
@@ -148,6 +152,10 @@ def _doubt(name: str, layer: nn.Module, facts: Facts) -> str:
     kind = likeness(layer)
     if name in facts.tied:
         return f"shares its weights with '{facts.tied[name]}': binarized, each would have its own"
+    if name in facts.silent:
+        return "it was not called for an image: its weights may be read in another way"
+    if name in facts.read:
+        return "its weights are also read without calling it, where they would stay real"
     if facts.calls[name] > 1:
         return f"used {facts.calls[name]} times: one threshold serves several inputs badly"
     if kind is Likeness.COMPUTED_WEIGHT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from dirnet_convert.convert.tracer import REJECTIONS, UNTRACEABLE, ExampleTracer, cause_of
 from dirnet_convert.errors import DirnetError
+from dirnet_convert.modes import evaluating
 
 _OPAQUE = "opaque"
 
@@ -27,29 +29,25 @@ def trace(network: nn.Module, image: Tensor) -> fx.GraphModule | TraceFailure:
 
     A graph is taken only where it gives what the network gives, for another number of images too.
     """
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
     noise = _noise_like(image)
     tracer = ExampleTracer(torch.cat([noise, noise]))
     try:
-        graph = _without_tracer(tracer.trace(network))
-        graph_module = fx.GraphModule(tracer.root, graph, class_name=type(network).__name__)
-        if not _give_the_same(graph_module, network, noise):
-            return TraceFailure("its graph gives other values than the network")
+        with evaluating(network):
+            graph = _without_tracer(tracer.trace(network))
+            graph_module = fx.GraphModule(tracer.root, graph, class_name=type(network).__name__)
+            if not _give_the_same(graph_module, network, noise):
+                return TraceFailure("its graph gives other values than the network")
     except UNTRACEABLE as error:
         return TraceFailure(cause_of(error))
-    finally:
-        for module, training in modes.items():
-            module.training = training
     graph_module.meta[_OPAQUE] = tracer.opaque
     return graph_module
 
 
 def serves(graph_module: fx.GraphModule, network: nn.Module, image: Tensor) -> bool:
-    """Tell whether ``graph_module`` gives what ``network`` gives for images like ``image`` (1, C, H, W), both
-    in eval mode."""
+    """Tell whether ``graph_module`` gives what ``network`` gives for images like ``image`` (1, C, H, W)."""
     try:
-        return _give_the_same(graph_module, network, _noise_like(image))
+        with evaluating(network), evaluating(graph_module):
+            return _give_the_same(graph_module, network, _noise_like(image))
     except REJECTIONS:
         return False
 
@@ -92,31 +90,39 @@ def check_image(network: nn.Module, image: Tensor) -> None:
     Raises:
         DirnetError: the network does not take such an image.
     """
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
     try:
-        with torch.no_grad():
+        with evaluating(network), torch.no_grad():
             network(image)
     except REJECTIONS as error:
         shape = "x".join(str(size) for size in image.shape[1:])
         raise DirnetError(
             f"The network does not take images of {shape} ({cause_of(error)}); choose another --image-size."
         ) from error
+
+
+def count_calls(network: nn.Module, image: Tensor) -> Counter[str]:
+    """Return how often each module of ``network`` is called, in eval mode, for an image (1, C, H, W).
+
+    Raises:
+        DirnetError: the network does not take such an image.
+    """
+    calls: Counter[str] = Counter()
+    handles = [
+        module.register_forward_pre_hook(lambda _m, _x, name=name: calls.update([name]))
+        for name, module in network.named_modules()
+    ]
+    try:
+        check_image(network, image)
     finally:
-        for module, training in modes.items():
-            module.training = training
+        for handle in handles:
+            handle.remove()
+    return calls
 
 
 def propagate_shapes(graph_module: fx.GraphModule, image: Tensor) -> None:
     """Run the graph once on ``image`` (N, C, H, W) so that ``shape_of`` knows every value."""
-    modes = {module: module.training for module in graph_module.modules()}
-    graph_module.eval()
-    try:
-        with torch.no_grad():
-            _ShapeRecorder(graph_module).run(image)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(graph_module), torch.no_grad():
+        _ShapeRecorder(graph_module).run(image)
 
 
 class _ShapeRecorder(fx.Interpreter):

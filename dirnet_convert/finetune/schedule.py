@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from dirnet_convert.binarize.clip import clip_weight
 from dirnet_convert.binarize.estimators import Estimator
-from dirnet_convert.binarize.layers import BinaryLayer, LayerShares, binary_layers
+from dirnet_convert.binarize.layers import BinaryLayer, LayerShares, binary_layers, show_inputs
+from dirnet_convert.modes import evaluating
 from dirnet_convert.recipe import EstimatorOptions, ScheduleKind, TrainOptions, WeightClip
 
 # Enough images for a quantile over all positions of a layer's input.
@@ -146,18 +147,10 @@ def _show_inputs(
     model: nn.Module, images: Tensor, layers: dict[BinaryLayer, Callable[[BinaryLayer, Tensor], None]]
 ) -> None:
     """Run ``model`` once in eval mode and show each layer's input to its function."""
-    was_training = model.training
-
-    def show(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if isinstance(layer, BinaryLayer):
-            layers[layer](layer, inputs[0])
-
-    hooks = [layer.register_forward_pre_hook(show) for layer in layers]
+    hooks = [show_inputs(layer, to) for layer, to in layers.items()]
     try:
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             model(images[:OBSERVED_IMAGES])
     finally:
         for hook in hooks:
             hook.remove()
-        model.train(was_training)

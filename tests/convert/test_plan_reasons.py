@@ -14,9 +14,10 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from dirnet_convert.binarize.layers import BinaryConv2d, BinaryLinear
 from dirnet_convert.convert.binarize_network import Binarized, plan_network
+from dirnet_convert.convert.calibrate import calibrate
 from dirnet_convert.convert.policy import Decision, LayerPlan
 from dirnet_convert.errors import UsageError
-from dirnet_convert.recipe import ConvertOptions
+from dirnet_convert.recipe import ConvertOptions, Threshold
 
 Convert = Callable[..., Binarized]
 
@@ -43,6 +44,49 @@ class _ReadElsewhere(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.conv2d(x, self.conv.weight)
+
+
+class _ReadAndCalled(_ReadElsewhere):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) + super().forward(x)
+
+
+class _AskedForItsType(_ReadElsewhere):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.to(self.conv.weight.dtype))
+
+
+class _ReadOnValues(_ReadElsewhere):
+    """Cannot be followed, and calls one of its layers only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called, self.down = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.down(super().forward(x) if x.abs().sum() > 0 else x)
+        return self.called(x) + functional.interpolate(y, x.shape[2:])
+
+
+class _ByName(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(input=x)
+
+
+class _WithBranch(nn.Module):
+    """Cannot be followed itself: its way depends on a value."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.first, self.inner, self.end = nn.Conv2d(3, 8, 1), inner, nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.end(self.inner(self.first(x)))
+        return y if y.sum() > 1e9 else 2 * y
 
 
 class _Experts(nn.Module):
@@ -164,6 +208,29 @@ def test_what_cannot_be_binarized(
     assert plan.weights > 0 and plan.shape
     with pytest.raises(UsageError, match="which cannot be binarized"):
         _plan(_net(layer()), binarize=(name,))
+
+
+def test_layers_whose_weights_are_used_in_another_way_stay() -> None:
+    torch.manual_seed(6)
+    plan = _plan(_net(_ReadAndCalled()))["2.conv"]
+    assert plan.decision is Decision.KEEP and plan.remedy == "--binarize '2.conv'"
+    assert plan.reason == "its weights are also read without calling it, where they would stay real"
+    assert _plan(_net(_AskedForItsType()))["2.conv"].decision is Decision.BINARIZE
+    within = _net(_ReadOnValues())
+    for plan, prefix in ((_plan(within), "2."), (_plan(_WithBranch(_ReadOnValues())), "inner.")):
+        assert plan[f"{prefix}conv"].reason.startswith("it was not called for an image")
+        assert plan[f"{prefix}down"].reason.startswith("1x1 downsample of a shortcut")
+        assert plan[f"{prefix}called"].decision is Decision.BINARIZE
+
+
+def test_layers_called_by_name_are_binarized(convert: Convert) -> None:
+    torch.manual_seed(6)
+    for network, name in ((_net(_ByName()), "2.conv"), (_WithBranch(_ByName()), "inner.conv")):
+        built = convert(network.eval())
+        assert isinstance(built.student.get_submodule(name), BinaryConv2d)
+        bits = calibrate(built.student, torch.randn(4, 3, 16, 16), Threshold.MEDIAN)
+        assert name in [layer.name for layer in bits]
+        built.student.train()(torch.randn(4, 3, 16, 16)).sum().backward()
 
 
 def test_hooks_are_not_lost_unnoticed() -> None:

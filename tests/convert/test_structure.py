@@ -278,6 +278,28 @@ def test_overwritten_values_are_what_they_were(
     built.student.train()(images).sum().backward()
 
 
+class _OverwritesParts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        first, _ = x.chunk(2, 1)
+        first.mul_(5.0)
+        return self.head(self.conv(x).mean((2, 3)))
+
+
+def test_values_overwritten_through_a_part_of_them_stay_the_networks(
+    convert: Convert, generator: torch.Generator
+) -> None:
+    network, images = _OverwritesParts().eval(), _images(generator)
+    built = convert(network)
+    assert "overwrites" in built.trace_failure
+    with torch.no_grad():
+        assert torch.equal(built.teacher.eval()(images), network(images))
+
+
 class _TrainingAware(nn.Module):
     def __init__(self, last: nn.Module) -> None:
         super().__init__()
