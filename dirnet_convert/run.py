@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import enum
 import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -141,27 +144,64 @@ def runs_root() -> Path:
     return Path(os.environ.get("DIRNET_RUNS") or "runs")
 
 
-def new_run(name: str, out: Path | None) -> RunFolder:
-    """Choose the folder of a new run: ``out``, or runs/<name>-<date>-<time>; nothing is written yet.
+def check_new_run(out: Path | None) -> None:
+    """Refuse a folder for a new run where something lies.
 
     Raises:
         UsageError: ``out`` exists and is not empty, so that nothing is overwritten.
     """
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists and is not empty; name a new folder, or remove it first.")
+
+
+def new_run(name: str, out: Path | None) -> RunFolder:
+    """Make the empty folder of a new run, ``out`` or runs/<name>-<date>-<time>, which no other process gets.
+
+    Raises:
+        UsageError: ``out`` exists and is not empty.
+    """
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(f"{out} exists and is not empty; name a new folder, or remove it first.")
+        check_new_run(out)
+        out.mkdir(parents=True, exist_ok=True)
         return RunFolder(out)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     base = runs_root() / f"{name}-{stamp}"
     path, count = base, 1
-    while path.exists():
-        count += 1
-        path = base.with_name(f"{base.name}-{count}")
-    return RunFolder(path)
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return RunFolder(path)
+        # Another command began in the same second.
+        except FileExistsError:
+            count += 1
+            path = base.with_name(f"{base.name}-{count}")
+
+
+@contextlib.contextmanager
+def filled_run(name: str, out: Path | None) -> Iterator[RunFolder]:
+    """Yield the folder of ``new_run``; where the block fails, the disk is as it was before.
+
+    Raises:
+        UsageError: ``out`` exists and is not empty.
+    """
+    existed = out is not None and out.exists()
+    run = new_run(name, out)
+    try:
+        yield run
+    # Ctrl-C, too, must not leave half a run behind; the cause goes on to the caller.
+    except BaseException:
+        for path in run.path.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        if not existed:
+            run.path.rmdir()
+        raise
 
 
 def open_run(path: Path | None) -> RunFolder:
-    """Open ``path``, or the newest run below runs_root() where it is None.
+    """Open ``path``, or where it is None the newest run below runs_root(); a demo's lie one level deeper.
 
     Raises:
         UsageError: there is no such run.
@@ -173,7 +213,10 @@ def open_run(path: Path | None) -> RunFolder:
         run.read_config()
         return run
     root = runs_root()
-    found = sorted(root.glob("*/run.toml"), key=lambda p: p.stat().st_mtime_ns) if root.is_dir() else []
+    found = sorted(
+        (path for pattern in ("*/run.toml", "*/*/run.toml") for path in root.glob(pattern)),
+        key=lambda path: path.stat().st_mtime_ns,
+    )
     if not found:
         raise UsageError(
             f"No run below {root.resolve()}; make one with 'dirnet convert', or name its folder with --run."

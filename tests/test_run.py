@@ -10,7 +10,16 @@ import pytest
 
 from dirnet_convert.errors import UsageError
 from dirnet_convert.recipe import Recipe
-from dirnet_convert.run import RUN_FORMAT, RunConfig, RunFolder, Stage, new_run, open_run, runs_root
+from dirnet_convert.run import (
+    RUN_FORMAT,
+    RunConfig,
+    RunFolder,
+    Stage,
+    filled_run,
+    new_run,
+    open_run,
+    runs_root,
+)
 
 CONFIG = RunConfig(
     recipe=Recipe(seed=3),
@@ -78,12 +87,38 @@ def test_a_damaged_configuration_is_a_sentence(tmp_path: Path, change: tuple[str
 
 
 def test_a_new_run_takes_a_free_name(runs_below_tmp: Path) -> None:
-    first = new_run("digits-net", None)
-    first.write_config(CONFIG)
-    second = new_run("digits-net", None)
-    assert first.path.parent == runs_below_tmp
-    assert not second.path.exists()
-    assert second.path != first.path and second.path.name.startswith("digits-net-")
+    runs = [new_run("digits-net", None) for _ in range(3)]
+    assert len({run.path for run in runs}) == 3
+    for run in runs:
+        assert run.path.parent == runs_below_tmp and run.path.name.startswith("digits-net-")
+        assert not list(run.path.iterdir())
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_run_that_fails_leaves_the_disk_as_it_was(tmp_path: Path, existed: bool) -> None:
+    out = tmp_path / "out"
+    if existed:
+        out.mkdir()
+    with pytest.raises(KeyboardInterrupt), filled_run("n", out) as run:
+        run.source_dir.mkdir()
+        (run.source_dir / "net.py").write_text("x = 1")
+        run.write_config(CONFIG)
+        raise KeyboardInterrupt
+    assert out.exists() == existed and (not existed or not list(out.iterdir()))
+
+
+def test_two_commands_with_one_folder_do_not_mix(tmp_path: Path) -> None:
+    with filled_run("n", tmp_path / "out") as first:
+        first.write_config(CONFIG)
+        with pytest.raises(UsageError, match="not empty"), filled_run("n", tmp_path / "out"):
+            pass
+    assert first.read_config() == CONFIG
+
+
+def test_a_demos_runs_count_among_the_newest(runs_below_tmp: Path) -> None:
+    _make(runs_below_tmp, "a", 2000)
+    inner = _make(runs_below_tmp / "demo-1", "binary", 3000)
+    assert open_run(None) == inner
 
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:

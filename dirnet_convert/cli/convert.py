@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.table import Table
 
 from dirnet_convert.cli.options import (
+    BinarizeOption,
     DataDirOption,
     DataOption,
     DownloadOption,
     ImageSizeOption,
     JsonOption,
+    KeepOption,
     ModelArgument,
     OutOption,
     RecipeOption,
@@ -22,15 +23,12 @@ from dirnet_convert.cli.options import (
     chosen_recipe,
     console,
     print_json,
+    refuse_options,
+    run_of_model,
 )
 
 if TYPE_CHECKING:
     from dirnet_convert.convert.new_run import ConvertResult
-
-GlobsOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="GLOB", help="Layer names; may be given several times.", show_default=False),
-]
 
 
 def command(
@@ -38,8 +36,8 @@ def command(
     data: DataOption = None,
     data_dir: DataDirOption = None,
     weights: WeightsOption = None,
-    keep: GlobsOption = None,
-    binarize: GlobsOption = None,
+    keep: KeepOption = None,
+    binarize: BinarizeOption = None,
     recipe: RecipeOption = None,
     set_: SetOption = None,
     image_size: ImageSizeOption = None,
@@ -56,6 +54,8 @@ def command(
 
     from dirnet_convert.convert.new_run import convert_to_run
 
+    if run_of_model(model) is not None:
+        refuse_options(model, {"--weights": weights, "--image-size": image_size})
     chosen, recipe_name = chosen_recipe(
         model,
         data,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 import tempfile
 import time
 from pathlib import Path
@@ -50,6 +51,7 @@ def command(out: OutOption = None) -> None:
     _heading("Result")
     console.print(_result(binary))
     console.print(f"All of it took {time.perf_counter() - started:.0f} s.", highlight=False)
+    console.print(f"Next: dirnet report {shlex.quote(str(binary))}", highlight=False)
 
 
 def _heading(text: str) -> None:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dirnet_convert.cli.options import ImageSizeOption, JsonOption, console, print_json, run_of_model
+from dirnet_convert.cli.options import (
+    BinarizeOption,
+    ImageSizeOption,
+    JsonOption,
+    KeepOption,
+    console,
+    print_json,
+    run_of_model,
+)
 from dirnet_convert.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,9 +24,6 @@ if TYPE_CHECKING:
     from dirnet_convert.recipe import ConvertOptions
     from dirnet_convert.run import RunFolder
 
-GlobsOption = Annotated[
-    list[str] | None, typer.Option(metavar="GLOB", help="Layer names.", show_default=False)
-]
 _SWEEP = "Sweep over every network (--all)"
 
 
@@ -32,8 +37,8 @@ def command(
             show_default=False,
         ),
     ] = None,
-    keep: GlobsOption = None,
-    binarize: GlobsOption = None,
+    keep: KeepOption = None,
+    binarize: BinarizeOption = None,
     image_size: ImageSizeOption = None,
     classes: Annotated[int | None, typer.Option(min=1, help="Number of classes.", show_default=False)] = None,
     json: JsonOption = False,

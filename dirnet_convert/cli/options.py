@@ -58,8 +58,24 @@ RunArgument = Annotated[Path | None, typer.Argument(metavar="[RUN]", help=_RUN_H
 RunOption = Annotated[Path | None, typer.Option("--run", metavar="RUN", help=_RUN_HELP, show_default=False)]
 OutOption = Annotated[
     Path | None,
+    typer.Option("--out", help="Folder of the new run; runs/DATA-MODEL-TIME if absent.", show_default=False),
+]
+KeepOption = Annotated[
+    list[str] | None,
     typer.Option(
-        "--out", help="Folder of the new run; runs/<data>-<model>-<time> if absent.", show_default=False
+        "--keep",
+        metavar="GLOB",
+        help="Layers that stay in float, as in 'layer4.*'; may be given several times.",
+        show_default=False,
+    ),
+]
+BinarizeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--binarize",
+        metavar="GLOB",
+        help="Layers to make binary though they would be kept; may be given several times.",
+        show_default=False,
     ),
 ]
 ImageSizeOption = Annotated[
@@ -172,6 +188,13 @@ def run_of_model(model: str) -> RunFolder | None:
     if folder.is_dir():
         raise UsageError(f"{model} is not a run folder (it has no run.toml); name a run or a network.")
     raise UsageError(f"There is no run folder {model}; check the path.")
+
+
+def refuse_options(run: str, options: dict[str, object]) -> None:
+    """Refuse options that a run decides by itself; raises UsageError where one is given."""
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"{run} is a run, which has its own {name}; leave the option away.")
 
 
 def lasting_path(path: Path) -> str:

@@ -23,6 +23,7 @@ from dirnet_convert.cli.options import (
     console,
     lasting_path,
     print_json,
+    refuse_options,
     run_of_model,
 )
 from dirnet_convert.errors import UsageError
@@ -49,6 +50,7 @@ def command(
     Example: `dirnet pretrain resnet18 --data folder:photos --epochs 10`
     """
     import dataclasses
+    import functools
     import shutil
 
     from dirnet_convert.cli.allocator import keep_freed_memory
@@ -66,16 +68,8 @@ def command(
 
     folder = run_of_model(model)
     if folder is not None:
-        for name, value in (
-            ("--data", data),
-            ("--weights", weights),
-            ("--recipe", recipe),
-            ("--image-size", image_size),
-            ("--out", out),
-            ("--seed", seed),
-        ):
-            if value is not None:
-                raise UsageError(f"{model} is a run, which has its own {name}; leave the option away.")
+        own = {"--data": data, "--weights": weights, "--recipe": recipe, "--image-size": image_size}
+        refuse_options(model, {**own, "--out": out, "--seed": seed})
         chosen = apply_overrides(folder.read_config().recipe, set_ or [])
         if data_dir is not None:
             chosen = dataclasses.replace(
@@ -96,13 +90,14 @@ def command(
         chosen = dataclasses.replace(chosen, pretrain=dataclasses.replace(chosen.pretrain, epochs=epochs))
     keep_freed_memory()
     with open_ranks() as ranks:
+        quiet = json or not ranks.is_first
+        tell = None if quiet else functools.partial(console.print, highlight=False, soft_wrap=True)
         made, existed = folder is None, out is not None and out.exists()
         if ranks.count > 1 and made:
             # The first process makes the run, the others are told where it is.
-            path = ranks.first(new_pretrain_run(chosen, out, download).path if ranks.is_first else None)
+            path = ranks.first(new_pretrain_run(chosen, out, download, tell).path if ranks.is_first else None)
             folder = RunFolder(path)
-        folder = folder or new_pretrain_run(chosen, out, download)
-        quiet = json or not ranks.is_first
+        folder = folder or new_pretrain_run(chosen, out, download, tell)
         if not quiet:
             console.print(f"Run: {folder.path}", highlight=False, soft_wrap=True)
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +23,8 @@ from dirnet_convert.errors import DirnetError, UsageError
 from dirnet_convert.files import write_atomic
 from dirnet_convert.models.catalog import ModelEntry, find_model, load_pretrained
 from dirnet_convert.models.detectors import FeatureForward, check_detections, detector_names
-from dirnet_convert.recipe import ModelOptions, Recipe, Task
-from dirnet_convert.run import RunConfig, RunFolder, Stage, new_run
+from dirnet_convert.recipe import DataOptions, ModelOptions, Recipe, Task
+from dirnet_convert.run import RunConfig, RunFolder, Stage, check_new_run, filled_run
 
 # A detector's images are large.
 DETECTION_BATCH = 16
@@ -56,15 +55,15 @@ def convert_to_run(recipe: Recipe, out: Path | None = None, download: bool = Fal
     source_run = _pretrained_run(recipe)
     if source_run is not None:
         return _convert_pretrained(recipe, *source_run, out, download)
+    check_new_run(out)
     entry = find_model(recipe.model.name)
-    run = new_run(run_name(recipe), out)
     data = open_data(
         recipe.data, image_size=entry.image_size, mean=entry.mean, std=entry.std, download=download
     )
     check_task(entry, data.info)
     network = load_pretrained(entry, recipe.model.weights, data.info.classes)
     config = describe_run(recipe, data.info, Stage.CONVERTED)
-    return _write(run, config, entry, network, data)
+    return _write(out, config, entry, network, data)
 
 
 def _pretrained_run(recipe: Recipe) -> tuple[RunFolder, RunConfig] | None:
@@ -83,7 +82,9 @@ def _pretrained_run(recipe: Recipe) -> tuple[RunFolder, RunConfig] | None:
 def _convert_pretrained(
     recipe: Recipe, source: RunFolder, trained: RunConfig, out: Path | None, download: bool
 ) -> ConvertResult:
+    check_new_run(out)
     # The network was trained on images of this size and normalization; the recipe only says where they lie.
+    check_images(recipe.data, trained)
     data_options = dataclasses.replace(
         recipe.data, image_size=trained.image_size, mean=trained.mean, std=trained.std
     )
@@ -96,9 +97,22 @@ def _convert_pretrained(
         )
     model = ModelOptions(trained.recipe.model.name, str(source.model_path))
     recipe = dataclasses.replace(recipe, model=model, data=data_options)
-    run = new_run(run_name(recipe), out)
     config = describe_run(recipe, data.info, Stage.CONVERTED)
-    return _write(run, config, run_entry(source, trained), load_fp32_run(source), data)
+    return _write(out, config, run_entry(source, trained), load_fp32_run(source), data)
+
+
+def check_images(asked: DataOptions, config: RunConfig) -> None:
+    """Refuse images of another size or normalization than those that a run was made for.
+
+    Raises:
+        UsageError: a field of ``asked`` is given, and is another than the run's.
+    """
+    for field in ("image_size", "mean", "std"):
+        value, own = getattr(asked, field), getattr(config, field)
+        if value and value not in (own, getattr(config.recipe.data, field)):
+            raise UsageError(
+                f"data.{field} is {value}, and the run was made for {own}; leave it away, or make a new run."
+            )
 
 
 def _count(recipe: Recipe) -> int:
@@ -152,7 +166,7 @@ def keep_source(run: RunFolder, entry: ModelEntry) -> str:
 
 
 def _write(
-    run: RunFolder, config: RunConfig, entry: ModelEntry, network: nn.Module, data: ImageSource
+    out: Path | None, config: RunConfig, entry: ModelEntry, network: nn.Module, data: ImageSource
 ) -> ConvertResult:
     recipe = config.recipe
     images = data.calibration_images(_count(recipe), recipe.seed)
@@ -163,8 +177,7 @@ def _write(
     bits = _calibrate(built, images, config)
     for part in (built.student, built.teacher, built.student_forward, built.teacher_forward):
         part.eval()
-    existed = run.path.exists()
-    try:
+    with filled_run(run_name(recipe), out) as run:
         config = dataclasses.replace(
             config,
             binarized=tuple(n for n, m in built.student.named_modules() if isinstance(m, BinaryLayer)),
@@ -175,10 +188,6 @@ def _write(
         write_atomic(run.plan_path, json.dumps(_plan_json(built, bits), indent=1))
         # run.toml makes the folder a run, so it comes last.
         run.write_config(config)
-    # Ctrl-C, too, must not leave half a run behind; the cause goes on to the caller.
-    except BaseException:
-        _remove_parts(run, existed)
-        raise
     return ConvertResult(run, config, built, bits, data.notes)
 
 
@@ -221,16 +230,6 @@ def check_output(network: nn.Module, image: torch.Tensor, config: RunConfig) -> 
             f"{config.recipe.model.name} returns {tuple(output.shape)} for one image, but data "
             f"'{config.recipe.data.name}' has {config.classes} classes: (1, {config.classes}) is needed."
         )
-
-
-def _remove_parts(run: RunFolder, existed: bool) -> None:
-    """Remove what a failed conversion wrote; the folder was empty or not there before."""
-    if not existed:
-        shutil.rmtree(run.path, ignore_errors=True)
-        return
-    shutil.rmtree(run.source_dir, ignore_errors=True)
-    for path in (run.teacher_path, run.model_path, run.plan_path, run.config_path):
-        path.unlink(missing_ok=True)
 
 
 def _plan_json(built: Binarized, bits: tuple[LayerBits, ...]) -> dict[str, object]:

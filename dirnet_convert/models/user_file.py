@@ -17,20 +17,6 @@ from dirnet_convert.errors import DirnetError, UsageError, nearest_name
 from dirnet_convert.files import write_atomic
 
 _MODULE_NAME = "dirnet_user_network"
-# What a person's code may raise: all that Python itself does, but for the requests to end the program.
-_FAILURES = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True)
@@ -46,7 +32,7 @@ class UserFactory:
         """Build the network, with ``classes`` outputs where the factory has a parameter for it.
 
         Raises:
-            DirnetError: the factory fails, or does not return an nn.Module.
+            DirnetError: the factory fails, or does not return an nn.Module whose layers all have a size.
         """
         keywords = {}
         if classes is not None and "num_classes" in inspect.signature(self.build).parameters:
@@ -55,6 +41,12 @@ class UserFactory:
             network = self.build(**keywords)
         if not isinstance(network, nn.Module):
             raise DirnetError(f"{self.reference} returns {type(network).__name__}, not a torch.nn.Module.")
+        for name, module in network.named_modules():
+            if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+                raise DirnetError(
+                    f"{self.reference}: its layer '{name}' has no size yet; give {type(module).__name__} the "
+                    f"size of its input, as {type(module).__name__.removeprefix('Lazy')} takes it."
+                )
         return network
 
     def copy_to(self, target: Path) -> str:
@@ -104,7 +96,10 @@ def load_user_factory(reference: str) -> UserFactory:
 def _failures_named(what: str) -> Iterator[None]:
     try:
         yield
-    except _FAILURES as error:
+    except (DirnetError, MemoryError):
+        raise
+    # A person's code may raise whatever it likes, its own classes, too.
+    except Exception as error:
         hint = "; import files that lie beside it at its top" if isinstance(error, ImportError) else ""
         raise DirnetError(f"{what}: {type(error).__name__}: {error}{hint}.") from error
 

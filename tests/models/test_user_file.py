@@ -33,6 +33,15 @@ def fails(num_classes):
 
 def late():
     import not_there
+
+class Mine(Exception):
+    pass
+
+def own_error():
+    raise Mine("no such configuration")
+
+def lazy(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))
 """
 _HEAD = "from torch import nn\nfrom my_layers import WIDTH\ndef head(n):\n    return nn.Linear(WIDTH, n)\n"
 
@@ -99,6 +108,7 @@ def test_an_environment_beside_the_file_is_neither_copied_nor_unloaded(
         ("open('/nowhere/x')\n", "cannot be imported: FileNotFoundError"),
         ("1 / 0\n", "cannot be imported: ZeroDivisionError"),
         ("assert False\n", "cannot be imported: AssertionError"),
+        ("raise Exception('not today')\n", "cannot be imported: Exception: not today"),
     ],
 )
 def test_a_file_that_cannot_be_imported(tmp_path: Path, content: str, words: str) -> None:
@@ -118,6 +128,8 @@ def test_a_factory_that_is_missing_or_wrong(tmp_path: Path) -> None:
         ("no_module", "returns int, not a torch.nn.Module"),
         ("fails", "fails: KeyError: 'absent'"),
         ("late", "fails: ModuleNotFoundError.*at its top"),
+        ("own_error", "fails: Mine: no such configuration"),
+        ("lazy", "its layer '1' has no size yet; give LazyLinear"),
     ):
         with pytest.raises(DirnetError, match=words):
             load_user_factory(f"{path}:{function}")(3)
