@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from dirnet_convert.convert.new_run import check_output, check_task, describe_run, keep_source, run_name
+from dirnet_convert.convert.new_run import (
+    check_images,
+    check_output,
+    check_task,
+    describe_run,
+    keep_source,
+    run_name,
+)
 from dirnet_convert.convert.rebuild import (
     check_other_size,
     example_image,
@@ -29,8 +37,9 @@ from dirnet_convert.finetune.schedule import set_estimators
 from dirnet_convert.finetune.selection import part_training_images
 from dirnet_convert.models.catalog import ModelEntry, Origin, find_model, load_for_training
 from dirnet_convert.models.detector_forward import DetectorForward
+from dirnet_convert.models.state import few
 from dirnet_convert.recipe import DistillOptions, Recipe, Task
-from dirnet_convert.run import RunConfig, RunFolder, Stage, new_run
+from dirnet_convert.run import RunConfig, RunFolder, Stage, check_new_run, filled_run
 
 
 def finetune_run(
@@ -118,24 +127,35 @@ def pretrain_run(
     return _train(job, dataclasses.replace(config, recipe=recipe), restart, observer)
 
 
-def new_pretrain_run(recipe: Recipe, out: Path | None = None, download: bool = False) -> RunFolder:
+def new_pretrain_run(
+    recipe: Recipe,
+    out: Path | None = None,
+    download: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> RunFolder:
     """Make a run folder with the FP32 network that ``recipe`` names, its weights loaded or random.
+
+    ``tell`` is told which tensors the weights do not have, in a sentence.
 
     Raises:
         UsageError: an unknown network or data set, or ``out`` is not empty.
         DirnetError: weights or images that cannot be read or do not fit.
     """
     entry = find_model(recipe.model.name)
-    run = new_run(f"{run_name(recipe)}-fp32", out)
+    check_new_run(out)
     data = _data_for(entry, recipe, download)
     check_task(entry, data.info)
     torch.manual_seed(recipe.seed)
-    network, _ = load_for_training(entry, recipe.model.weights, data.info.classes)
+    network, new = load_for_training(entry, recipe.model.weights, data.info.classes)
+    total = len(network.state_dict())
+    if tell is not None and 0 < len(new) < total:
+        tell(f"{len(new)} of {total} tensors start at random, no weights fit them: {few(new)}.")
     config = describe_run(recipe, data.info, Stage.PRETRAINING)
     check_output(network, example_image(config), config)
-    config = dataclasses.replace(config, model_source=keep_source(run, entry))
-    save_state(network, run.model_path)
-    run.write_config(config)
+    with filled_run(f"{run_name(recipe)}-fp32", out) as run:
+        config = dataclasses.replace(config, model_source=keep_source(run, entry))
+        save_state(network, run.model_path)
+        run.write_config(config)
     return run
 
 
@@ -151,7 +171,7 @@ def _train(job: TrainJob, config: RunConfig, restart: bool, observer: TrainObser
     # The recipe is kept before the first step, so that a plain command goes on with the same one.
     if job.ranks.is_first:
         job.run.write_config(config)
-    result = train(job, observer)
+    result = train(dataclasses.replace(job, restarted=restart), observer)
     if job.ranks.is_first:
         job.run.write_config(dataclasses.replace(config, stage=job.stage))
     return result
@@ -171,6 +191,7 @@ def _data_for(entry: ModelEntry, recipe: Recipe, download: bool) -> ImageSource:
 
 
 def _data_of(config: RunConfig, recipe: Recipe, download: bool) -> ImageSource:
+    check_images(recipe.data, config)
     options = dataclasses.replace(recipe.data, image_size=config.image_size, mean=config.mean, std=config.std)
     data = open_data(options, download=download)
     if data.info.classes != config.classes:

@@ -11,6 +11,7 @@ import tomli_w
 from dirnet_convert.errors import UsageError
 from dirnet_convert.recipe import (
     Activation,
+    AugmentKind,
     EstimatorKind,
     Expected,
     Recipe,
@@ -132,3 +133,20 @@ def test_recipes_of_the_papers_networks_write_out_every_knob(name: str) -> None:
     text = path.read_text()
     assert "Hardware and hours:" in text
     assert "not run" in text or all("our log" in expected.source for expected in recipe.expected)
+
+
+IMAGENET = [name for name in recipe_names() if name.startswith("imagenet-")]
+
+
+@pytest.mark.parametrize("name", IMAGENET)
+def test_a_recipe_that_was_not_run_says_so_in_its_title(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.title.endswith("; not run") or any("our log" in e.source for e in recipe.expected)
+
+
+@pytest.mark.parametrize("name", IMAGENET)
+def test_pretraining_from_published_weights_does_not_undo_them(name: str) -> None:
+    recipe = load_recipe(name)
+    if recipe.model.weights == "default":
+        assert recipe.pretrain.lr <= 0.01
+        assert recipe.pretrain.augment is AugmentKind.RANDOM_RESIZED_CROP

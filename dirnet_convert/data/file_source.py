@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -16,6 +18,30 @@ from dirnet_convert.data.augment import Augmentation, test_transform, train_tran
 from dirnet_convert.data.source import Batch, DataInfo, ImageSource, Limits, Split, mixed_seed
 from dirnet_convert.environment import usable_cores
 from dirnet_convert.errors import DirnetError, UsageError
+
+# Pillow reports broken content as any of these, according to the format.
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    Image.DecompressionBombError,
+    LookupError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+# What puts an image upright, by the orientation in its EXIF data.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -46,21 +72,40 @@ class BrokenImageError(DirnetError):
 
 
 def load_image(path: Path) -> Image.Image:
-    """Decode an image file to RGB, turned upright as its EXIF data say.
+    """Decode an image file to RGB, turned upright as its EXIF data say; damaged ones say nothing.
 
     Raises:
-        BrokenImageError: the file is missing, no image, or cut short.
+        BrokenImageError: the file is missing, no image, cut short, or has values of 32 bits.
     """
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            image.load()
+            return _of_eight_bits(_upright(image)).convert("RGB")
     except FileNotFoundError:
         raise BrokenImageError(BrokenImage(path, "no such file")) from None
     except Image.UnidentifiedImageError:
         raise BrokenImageError(BrokenImage(path, "not an image, or of an unknown format")) from None
-    # Pillow reports broken content as any of these, according to the format.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except _DAMAGE as error:
         raise BrokenImageError(BrokenImage(path, str(error))) from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Pillow's exif_transpose writes all the EXIF data anew, and fails at any damaged piece of them.
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except _DAMAGE:
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _of_eight_bits(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion cuts larger values off at 255, which leaves white.
+    if image.mode.startswith("I;16"):
+        pixels = np.rint(np.asarray(image) / 257.0)
+        return Image.fromarray(pixels.astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of Pillow's mode {image.mode} are not taken, only those of 8 and 16 bits")
+    return image
 
 
 class FileSource(ImageSource):

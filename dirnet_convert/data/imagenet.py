@@ -74,17 +74,28 @@ def _by_wordnet_id(folder: Path, ids: tuple[str, ...]) -> FileSplit:
 def _listed(root: Path) -> FileSplit:
     table = root / "labels.csv"
     images = root / "images" if (root / "images").is_dir() else root
+    try:
+        with table.open(newline="", encoding="utf-8") as handle:
+            rows = list(csv.reader(handle))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(
+            f"{table} is no table of comma-separated values in UTF-8 ({error}); save it as one."
+        ) from None
     paths, labels = [], []
-    with table.open(newline="", encoding="utf-8") as handle:
-        for number, row in enumerate(csv.reader(handle), 1):
-            if not row or (number == 1 and row[1:] and not row[1].strip().isdigit()):
-                continue
-            if len(row) != 2 or not row[1].strip().isdigit() or int(row[1]) >= CLASSES:
-                raise UsageError(
-                    f"{table}, line {number}: 'file,label' with a label from 0 to {CLASSES - 1} is expected."
-                )
-            paths.append(images / row[0].strip())
-            labels.append(int(row[1]))
+    for number, row in enumerate(rows, 1):
+        if not row or (number == 1 and row[1:] and not row[1].strip().isdecimal()):
+            continue
+        if len(row) != 2 or not _is_label(row[1].strip()):
+            raise UsageError(
+                f"{table}, line {number}: 'file,label' with a label from 0 to {CLASSES - 1} is expected."
+            )
+        paths.append(images / row[0].strip())
+        labels.append(int(row[1]))
     if not paths:
         raise UsageError(f"{table} lists no images.")
     return FileSplit(tuple(paths), tuple(labels))
+
+
+def _is_label(text: str) -> bool:
+    # Python refuses to read a number of thousands of digits.
+    return text.isdecimal() and len(text) < 100 and int(text) < CLASSES

@@ -40,13 +40,15 @@ def check_options(job: TrainJob) -> None:
 def accept_job(job: TrainJob) -> Checkpoint | None:
     """Check the options, and return the checkpoint to go on from, if there is one.
 
+    One of step 0 binds no options: nothing was trained with those that it names.
+
     Raises:
         UsageError: as check_options, or the checkpoint is one of a training with other options.
         DirnetError: the checkpoint cannot be read.
     """
     check_options(job)
     saved = read_checkpoint(job.run)
-    if saved is not None:
+    if saved is not None and saved.step > 0:
         # What ran away may go on from its last good step by other steps than those that led there.
         free = {f"{job.section}.lr", f"{job.section}.clip_grad_norm"} if has_diverged(job.run) else set()
         _check_identity(job.identity(), saved.identity, free)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import warnings
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from dirnet_convert.errors import DirnetError
 from dirnet_convert.files import replacing, write_atomic
+from dirnet_convert.models.state import DAMAGE
 from dirnet_convert.run import RunFolder
 
 CHECKPOINT_FORMAT = 1
@@ -87,13 +89,22 @@ def has_diverged(run: RunFolder) -> bool:
 
 
 def write_checkpoint(run: RunFolder, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint in place of the one before, whole or not at all."""
+    """Write the checkpoint in place of the one before, whole or not at all.
+
+    Raises:
+        DirnetError: it cannot be written; the one before is untouched.
+    """
     values = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
     values["sums"] = dataclasses.asdict(checkpoint.sums)
     values["best"] = None if checkpoint.best is None else dataclasses.asdict(checkpoint.best)
     values["format"] = CHECKPOINT_FORMAT
-    with replacing(checkpoint_path(run)) as part:
-        torch.save(values, part)
+    path = checkpoint_path(run)
+    with replacing(path) as part:
+        try:
+            torch.save(values, part)
+        except RuntimeError as error:
+            # What torch's writer raises where the disk is full, without the number that OSError would have.
+            raise DirnetError(f"Cannot write {path}; is there enough space on the disk?") from error
     _divergence_path(run).unlink(missing_ok=True)
 
 
@@ -108,15 +119,25 @@ def read_checkpoint(run: RunFolder) -> Checkpoint | None:
         return None
     advice = "train anew from the run's present weights with --restart"
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        values = _loaded(path)
+        if not isinstance(values, dict) or values.pop("format", None) != CHECKPOINT_FORMAT:
+            raise DirnetError(f"The checkpoint {path} was written by another version of dirnet; {advice}.")
+        values["sums"] = EpochSums(**values["sums"])
+        best = values.get("best")
+        values["best"] = None if best is None else Best(**best)
+        return Checkpoint(**values)
+    except (*DAMAGE, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise DirnetError(f"The checkpoint {path} is damaged; {advice}.") from error
-    if not isinstance(values, dict) or values.pop("format", None) != CHECKPOINT_FORMAT:
-        raise DirnetError(f"The checkpoint {path} was written by another version of dirnet; {advice}.")
-    values["sums"] = EpochSums(**values["sums"])
-    best = values.get("best")
-    values["best"] = None if best is None else Best(**best)
-    return Checkpoint(**values)
+
+
+def _loaded(path: Path) -> Any:
+    # Damaged bytes may name any pickle protocol, which torch warns of before it fails.
+    with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except OSError as error:
+            # The file is open: what cannot be read is a place outside of it that damaged bytes name.
+            raise ValueError(str(error)) from error
 
 
 def drop_checkpoint(run: RunFolder) -> None:

@@ -21,7 +21,7 @@ class TrainJob:
     (logits, representations) as ``teacher_forward`` does. A detector's ``student_forward`` takes targets,
     too, and returns (losses by name, representations). ``estimator`` is None where nothing is binary.
     ``stage`` is what the run has reached when it is done. ``options.batch_size`` is the batch of each of
-    ``ranks``.
+    ``ranks``. ``restarted``: it began anew, and what was trained before was dropped.
     """
 
     run: RunFolder
@@ -35,6 +35,7 @@ class TrainJob:
     estimator: EstimatorOptions | None
     seed: int
     ranks: Ranks = field(default_factory=one_process)
+    restarted: bool = False
 
     @property
     def section(self) -> str:

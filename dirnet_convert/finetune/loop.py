@@ -65,9 +65,9 @@ def train(job: TrainJob, observer: TrainObserver | None = None) -> TrainResult:
     saved = accept_job(job)
     task = task_of(job)
     state = TrainState(job)
+    # Each process draws its own random numbers, the first one those of a training in one process.
+    torch.manual_seed(mixed_seed(job.seed, job.ranks.rank) if job.ranks.rank else job.seed)
     if saved is None:
-        # Each process draws its own random numbers, the first one those of a training in one process.
-        torch.manual_seed(mixed_seed(job.seed, job.ranks.rank) if job.ranks.rank else job.seed)
         state.lines = len(read_lines(job.run.metrics_path))
     else:
         state.restore(saved)
@@ -86,6 +86,9 @@ def train(job: TrainJob, observer: TrainObserver | None = None) -> TrainResult:
     observer.started(state.step, state.total_steps, job.options.epochs)
     try:
         with deferred_interrupt() as interrupt:
+            if saved is None:
+                # The first epoch's end replaces the run's weights; a crash there must not lose these.
+                state.save()
             training = _Training(job, task, state, step, held_out, observer, interrupt)
             while state.step < state.total_steps:
                 last_images = _train_epoch(training)
@@ -141,9 +144,8 @@ def _train_epoch(training: _Training) -> torch.Tensor:
 
 
 def _stopped(state: TrainState) -> StoppedError:
-    return StoppedError(
-        f"Stopped at step {state.step} of {state.total_steps}; the same command goes on from there."
-    )
+    command = "the same command without --restart" if state.job.restarted else "the same command"
+    return StoppedError(f"Stopped at step {state.step} of {state.total_steps}; {command} goes on from there.")
 
 
 def _one_step(training: _Training, images: torch.Tensor, labels: Any) -> float:

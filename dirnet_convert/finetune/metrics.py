@@ -35,9 +35,16 @@ def append_line(path: Path, report: EpochReport, stage: str) -> None:
 
 
 def scores_of(path: Path, line: int, names: tuple[str, ...]) -> dict[str, float]:
-    """Return the scores of these names in a line (-1 is the last); raises DirnetError where it is missing."""
-    lines = read_lines(path)
-    if len(lines) < abs(line):
-        raise DirnetError(f"{path} is missing or too short; train anew with --restart.")
-    values = json.loads(lines[line])
-    return {name: float(values[name]) for name in names}
+    """Return the scores of these names in a line (-1 is the last).
+
+    Raises:
+        DirnetError: the line is missing or damaged.
+    """
+    try:
+        lines = read_lines(path)
+        if len(lines) < abs(line):
+            raise DirnetError(f"{path} is missing or too short; train anew with --restart.")
+        values = json.loads(lines[line])
+        return {name: float(values[name]) for name in names}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DirnetError(f"{path} is damaged; train anew with --restart.") from error

@@ -79,6 +79,9 @@ def with_norm_tails(network: nn.Module) -> nn.Module:
         norm = module_of(joined, norm_node)
         if type(norm) is not nn.BatchNorm2d or not norm.affine or norm.momentum is None:
             continue
+        # Without running statistics there are none to go on with.
+        if norm.running_mean is None:
+            continue
         replaced, inputs = [norm_node], list(norm_node.all_input_nodes)
         addition = _only_user(norm_node)
         residual = None if addition is None else _other_summand(addition, norm_node)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
+import torch
+from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info, list_optimizers
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -12,13 +13,28 @@ from dirnet_convert.recipe import TrainOptions
 
 
 def check_optimizer(options: TrainOptions) -> None:
-    """Refuse an optimizer that timm does not have; raises UsageError with the nearest name."""
+    """Refuse an optimizer that cannot train here.
+
+    Raises:
+        UsageError: timm has no such optimizer, what it needs is not here, or it needs second derivatives.
+    """
     names = list_optimizers()
     if options.optimizer not in names:
         nearest = nearest_name(options.optimizer, names)
         raise UsageError(
             f"No optimizer '{options.optimizer}'{nearest}; timm's names are taken, as sgd or adamw."
         )
+    if get_optimizer_info(options.optimizer).second_order:
+        raise UsageError(
+            f"Optimizer '{options.optimizer}' needs second derivatives, which are not computed here; "
+            "take another, as sgd or adamw."
+        )
+    try:
+        _created(nn.ParameterList([torch.zeros(1, 1)]), options)
+    except (AssertionError, ImportError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"Optimizer '{options.optimizer}' cannot be used here ({error}); take another, as sgd or adamw."
+        ) from error
 
 
 def build_optimizer(model: nn.Module, options: TrainOptions) -> Optimizer:
@@ -28,11 +44,18 @@ def build_optimizer(model: nn.Module, options: TrainOptions) -> Optimizer:
     not. timm's "sgd" uses Nesterov's momentum, "momentum" the plain one.
 
     Raises:
-        UsageError: timm has no such optimizer.
+        UsageError: it cannot train here.
     """
     check_optimizer(options)
+    return _created(model, options)
+
+
+def _created(model: nn.Module, options: TrainOptions) -> Optimizer:
     # PyTorch's own ones can do all of a step in one call.
-    fused = {"fused": True} if get_optimizer_class(options.optimizer) in (SGD, Adam, AdamW) else {}
+    own = {"fused": True} if get_optimizer_class(options.optimizer) in (SGD, Adam, AdamW) else {}
+    if options.momentum == 0.0 and "nesterov" in (get_optimizer_info(options.optimizer).defaults or {}):
+        # Without momentum Nesterov's is the plain step, for which it is not taken.
+        own["nesterov"] = False
     return create_optimizer_v2(
         model,
         opt=options.optimizer,
@@ -40,7 +63,7 @@ def build_optimizer(model: nn.Module, options: TrainOptions) -> Optimizer:
         weight_decay=options.weight_decay,
         momentum=options.momentum,
         filter_bias_and_bn=True,
-        **fused,
+        **own,
     )
 
 

@@ -69,12 +69,19 @@ class TrainState:
         write_checkpoint(self.job.run, checkpoint)
 
     def restore(self, saved: Checkpoint) -> None:
-        """Go on from ``saved``; a changed number of epochs stretches the schedules over the new length."""
+        """Go on from ``saved``; a changed number of epochs stretches the schedules over the new length.
+
+        From step 0 only the weights and the number of lines are taken: the options may have changed since.
+        """
         self.student.load_state_dict(saved.student)
+        self.lines = saved.lines
+        if saved.step == 0:
+            # The average begins with the first step, whatever it was before.
+            return
         self.optimizer.load_state_dict(saved.optimizer)
         if self.average is not None and saved.average is not None:
             self.average.module.load_state_dict(saved.average)
-        self.step, self.lines, self.sums, self.best = saved.step, saved.lines, saved.sums, saved.best
+        self.step, self.sums, self.best = saved.step, saved.sums, saved.best
         self.saved_step = saved.step
         states = [{"cpu": saved.cpu_random, "cuda": saved.cuda_random}, *saved.other_random]
         put_random_states(RandomStates(**states[self.job.ranks.rank]), self.device)
@@ -93,7 +100,7 @@ class TrainState:
         section = self.job.section
         kept = f"The checkpoint of step {self.saved_step} is kept; go on from it with"
         if self.saved_step == 0:
-            kept = "Nothing was written yet; begin again with"
+            kept = "The weights that it began with are kept; begin again with"
         return DivergedError(
             f"Training diverged at step {step}: {what}. {kept} a lower rate, such as --set "
             f"{section}.lr={self.job.options.lr / 4:g}, or with --set {section}.clip_grad_norm=1."

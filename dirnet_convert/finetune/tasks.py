@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from dirnet_convert.binarize.kernel_conv import Arithmetic
 from dirnet_convert.data.boxes import Target
@@ -86,7 +86,13 @@ class ClassificationTask(TrainTask):
         if job.options.compile:
             step.compile_computation(lambda losses: Compiled(losses, note))
         # Around the whole step, so that student and loss stay one compiled piece.
-        return job.ranks.parallel(step, has_unused=False)
+        return job.ranks.parallel(step, has_unused=self._has_unused())
+
+    def _has_unused(self) -> bool:
+        # Representations alone teach the head nothing; what has no graph may hold what it does not use.
+        distill = self._job.distill
+        headless = distill.label_weight == distill.logit_weight == 0.0
+        return headless or not isinstance(self._job.student_forward, fx.GraphModule)
 
     def moved(self, labels: Tensor, device: torch.device) -> Tensor:
         return labels.to(device)

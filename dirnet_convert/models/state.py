@@ -18,7 +18,7 @@ from dirnet_convert.errors import DirnetError, UsageError
 from dirnet_convert.files import replacing
 
 # What reading a damaged file raises; zipfile and torch add nothing that is not one of these.
-_DAMAGE = (
+DAMAGE = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -62,7 +62,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"because it could "
             "run code; save it with torch.save(network.state_dict(), file)."
         ) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         cause = str(error).partition("\n")[0] or type(error).__name__
         raise DirnetError(f"{path} cannot be read as weights ({cause}); it may be damaged.") from error
     return _unwrap(content, path)
@@ -102,7 +102,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], fit: Fit, orig
     fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     if fit is Fit.EXACT and (missing or unknown or reshaped):
         parts = [
-            f"{word} {_few(keys)}"
+            f"{word} {few(keys)}"
             for word, keys in (("missing", missing), ("unknown", unknown), ("of another shape", reshaped))
             if keys
         ]
@@ -110,14 +110,15 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], fit: Fit, orig
     if not any(k.endswith("weight") for k in fitting):
         raise DirnetError(
             f"The weights of {origin} have no tensor that fits the network (they begin with "
-            f"{_few(list(state))}); "
+            f"{few(list(state))}); "
             "they belong to another one."
         )
     network.load_state_dict(fitting, strict=False)
     return missing + reshaped
 
 
-def _few(names: list[str], limit: int = 4) -> str:
+def few(names: list[str], limit: int = 4) -> str:
+    """Return the first names in a row, and how many more there are."""
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 

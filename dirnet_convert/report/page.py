@@ -35,8 +35,9 @@ th, td { border-bottom: 1px solid var(--rule); padding: .15rem .7rem .15rem 0; t
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 pre { overflow-x: auto; font-size: 12px; }
 """
+_HELD_OUT = "holdout_"
 # The numbers of an epoch's line that have a chart of their own, or none.
-_ACCURACY = ("test_", "holdout_")
+_ACCURACY = ("test_", _HELD_OUT)
 
 
 def write_report_page(run: RunFolder, path: Path) -> RunFacts:
@@ -80,11 +81,13 @@ def _summary(facts: RunFacts) -> str:
     config = facts.config
     rows = [("Stage", str(config.stage)), ("Recipe", config.recipe.title or "of the command line")]
     if facts.epochs:
-        last = facts.epochs[-1]
+        last, kept = facts.epochs[-1], _kept(facts.epochs)
         rows.append(("Epochs", f"{last.get('epoch', len(facts.epochs))}"))
+        if any(name.startswith(_HELD_OUT) for name in kept):
+            rows.append(("Kept epoch", f"{kept.get('epoch')}"))
         rows += [
             (_words(name), f"{value:.2f}")
-            for name, value in last.items()
+            for name, value in kept.items()
             if name.startswith(_ACCURACY) and isinstance(value, int | float)
         ]
         seconds = [line["seconds"] for line in facts.epochs if isinstance(line.get("seconds"), int | float)]
@@ -93,6 +96,16 @@ def _summary(facts: RunFacts) -> str:
         rows.append(("Not shown", f"epochs of trainings before this one: {facts.earlier_epochs}"))
     rows.append(("Versions", ", ".join(f"{name} {version}" for name, version in config.versions.items())))
     return _table((), rows)
+
+
+def _kept(epochs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the line of the epoch whose weights the run holds, as the training chose it."""
+    scored = [line for line in epochs if isinstance(_held_out_score(line), int | float)]
+    return max(scored, key=_held_out_score) if scored else epochs[-1]
+
+
+def _held_out_score(line: dict[str, Any]) -> Any:
+    return next((value for name, value in line.items() if name.startswith(_HELD_OUT)), None)
 
 
 def _curves(facts: RunFacts) -> str:

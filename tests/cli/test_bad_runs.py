@@ -219,10 +219,12 @@ def test_ctrl_c_in_a_training_and_the_same_command_goes_on(dirnet: Invoke, conve
     command += ["--epochs", "300", "--set", "data.train_limit=64"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         limit = time.monotonic() + 60
-        while not (converted / "checkpoint" / "latest.pt").is_file() and time.monotonic() < limit:
+        while not (converted / "metrics.jsonl").is_file() and time.monotonic() < limit:
             time.sleep(0.05)
+        begun = (converted / "metrics.jsonl").is_file()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
+    assert begun, errors
     assert process.returncode == 130, errors
     assert "the same command goes on" in errors
     assert "Traceback" not in errors
@@ -254,6 +256,9 @@ def test_ctrl_c_after_the_last_step_of_an_epoch_keeps_the_epoch(
     result = dirnet("finetune", "--run", converted, "--json")
     assert json.loads(result.stdout)["epochs"] == 2
     assert len((converted / "metrics.jsonl").read_text().splitlines()) == 2
+    monkeypatch.setattr(TerminalObserver, "stepped", press)
+    sentence = refused(130, "finetune", "--run", converted, "--restart")
+    assert sentence == "Stopped at step 4 of 8; the same command without --restart goes on from there."
 
 
 @pytest.mark.parametrize(

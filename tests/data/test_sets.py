@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dirnet_convert.data.augment import Augmentation
 from dirnet_convert.data.file_source import BrokenImageError, load_image, prepare_image
@@ -171,10 +172,25 @@ def test_imagenet_labels_file_is_for_validation(make_folder: FolderMaker) -> Non
         next(source.train_batches(2, Augmentation(AugmentKind.NONE), SEED, 0))
 
 
-@pytest.mark.parametrize("row", ["a.png,1000", "a.png,cat", "a.png"])
+@pytest.mark.parametrize(
+    "row",
+    ["a.png,1000", "a.png,cat", "a.png", "a.png,\u00b2", "a.png," + "9" * 5000],
+    ids=["too large", "a word", "none", "a small 2", "5000 digits"],
+)
 def test_imagenet_labels_file_with_a_wrong_row(tmp_path: Path, row: str) -> None:
-    (tmp_path / "labels.csv").write_text(f"file,label\nb.png,1\n{row}\n")
+    (tmp_path / "labels.csv").write_text(f"file,label\nb.png,1\n{row}\n", encoding="utf-8")
     with pytest.raises(UsageError, match="line 3"):
+        open_data(DataOptions("imagenet", dir=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["b.png,1\nm\u00e4use.png,2\n".encode("latin-1"), b"x" * 200_000 + b",1\n"],
+    ids=["not UTF-8", "an endless field"],
+)
+def test_imagenet_labels_file_that_is_no_table(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(UsageError, match=r"labels\.csv is no table of comma-separated values in UTF-8"):
         open_data(DataOptions("imagenet", dir=str(tmp_path)))
 
 
@@ -228,3 +244,60 @@ def test_a_turned_photograph_is_put_upright(tmp_path: Path) -> None:
     exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
     assert load_image(tmp_path / "turned.jpg").size == (20, 40)
+
+
+def _exif(*tags: tuple[int, int, int, bytes], magic: bytes = b"II*\0") -> bytes:
+    """Return EXIF data of tags: number, type, count, and four bytes of value."""
+    entries = b"".join(struct.pack("<HHI4s", *tag) for tag in tags)
+    return b"Exif\0\0" + magic + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("exif", "size"),
+    [
+        # A resolution or a compression that is a text, a maker that is a number: turned all the same.
+        (_exif((0x0112, 3, 1, b"\6\0\0\0"), (0x011A, 2, 2, b"ab\0\0")), (20, 40)),
+        (_exif((0x0112, 3, 1, b"\6\0\0\0"), (0x0103, 2, 2, b"ab\0\0")), (20, 40)),
+        (_exif((0x0112, 3, 1, b"\6\0\0\0"), (0x010F, 11, 1, b"\1\2\3\4")), (20, 40)),
+        # Nothing that could be read: as it is stored.
+        (_exif((0x0112, 3, 1, b"\6\0\0\0"), magic=b"IX*\0"), (40, 20)),
+        (_exif((0x0112, 2, 2, b"ab\0\0")), (40, 20)),
+    ],
+    ids=["resolution", "compression", "maker", "unknown form", "orientation"],
+)
+def test_a_photograph_with_damaged_exif_data_is_taken(
+    tmp_path: Path, exif: bytes, size: tuple[int, int]
+) -> None:
+    Image.new("RGB", (40, 20), (200, 10, 10)).save(tmp_path / "damaged.jpg", exif=exif)
+    image = load_image(tmp_path / "damaged.jpg")
+    assert image.size == size
+    assert image.getpixel((0, 0))[0] > 150
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_every_orientation_is_put_upright(tmp_path: Path, orientation: int, name: str) -> None:
+    image = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(2, 4, 3))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / name, exif=exif)
+    with Image.open(tmp_path / name) as stored:
+        expected = ImageOps.exif_transpose(stored)
+    assert np.array_equal(np.asarray(load_image(tmp_path / name)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2"])
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_grey_values_of_sixteen_bits_keep_their_tones(tmp_path: Path, name: str, dtype: str) -> None:
+    values = np.array([[0, 257, 32_896], [65_535, 128, 129]], dtype=dtype)
+    Image.fromarray(values).save(tmp_path / name)
+    pixels = np.asarray(load_image(tmp_path / name))
+    assert pixels.shape == (2, 3, 3)
+    assert pixels[:, :, 0].tolist() == pixels[:, :, 2].tolist() == [[0, 1, 128], [255, 0, 1]]
+
+
+@pytest.mark.parametrize(("dtype", "mode"), [(np.int32, "I"), (np.float32, "F")])
+def test_values_of_32_bits_are_refused(tmp_path: Path, dtype: type, mode: str) -> None:
+    Image.fromarray(np.full((4, 4), 70_000, dtype=dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(BrokenImageError, match=rf"a\.tif cannot be read.*mode {mode} are not taken"):
+        load_image(tmp_path / "a.tif")

@@ -104,7 +104,7 @@ def test_what_the_operator_does_not_take_goes_through_the_parts() -> None:
         tail(torch.randn(1, 4, 1, 1))
 
 
-@pytest.mark.parametrize("arguments", [{"affine": False}, {"momentum": None}])
+@pytest.mark.parametrize("arguments", [{"affine": False}, {"momentum": None}, {"track_running_stats": False}])
 def test_other_norms_stay(arguments: dict) -> None:
     block = _Block(nn.ReLU(), nn.ReLU(), shortcut=False)
     block.norm1 = nn.BatchNorm2d(6, **arguments)

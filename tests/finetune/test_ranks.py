@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,9 +14,13 @@ from types import ModuleType
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor, distributed, fx, nn
 
 from dirnet_convert.errors import UsageError
 from dirnet_convert.finetune.loop import train
+from dirnet_convert.finetune.ranks import Ranks
+from dirnet_convert.finetune.tasks import task_of
+from dirnet_convert.recipe import DistillOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = ("seconds", "images_per_s", "data_wait_s")
@@ -74,7 +79,40 @@ def test_two_processes_that_were_killed_go_on_bit_for_bit(tiny: ModuleType, tmp_
 def test_an_interrupted_process_stops_all_at_the_same_step(tiny: ModuleType, tmp_path: Path) -> None:
     stopped = _train(tiny, 2, tmp_path / "run", 0, int(signal.SIGINT), 3)
     assert stopped.returncode != 0
-    assert stopped.stdout.count("Stopped at step 3 of 12; the same command goes on from there.") == 2
+    assert stopped.stdout.count("Stopped at step 3 of 12; the same command goes on from there (without") == 2
     assert _train(tiny, 2, tmp_path / "run", 0).returncode == 0
     assert _train(tiny, 2, tmp_path / "whole", 0).returncode == 0
     assert _rows(tmp_path / "whole") == _rows(tmp_path / "run")
+
+
+class _WithUnused(nn.Module):
+    """A network as a person may write one: without a graph, and with a layer that it does not use."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.unused = network, nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return self.network(x)
+
+
+@pytest.mark.parametrize("case", ["representations alone", "an unused layer"])
+def test_parameters_without_gradient_do_not_stop_several_processes(
+    tiny: ModuleType, tmp_path: Path, case: str
+) -> None:
+    job = tiny.tiny_job(tmp_path, ranks=Ranks(0, 2, torch.device("cpu")))
+    if case == "an unused layer":
+        job = dataclasses.replace(job, student_forward=_WithUnused(job.student_forward))
+    else:
+        network = tiny.WithRepresentations(tiny.TinyNetwork(binary=False))
+        distill = DistillOptions(label_weight=0.0, logit_weight=0.0, rbd_weight=1.0)
+        job = dataclasses.replace(job, student_forward=fx.symbolic_trace(network), distill=distill)
+    # One process stands for two: what it waits for at its second step is the same.
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        step = task_of(job).step(lambda _sentence: None)
+        for _ in range(2):
+            loss, _ = step(torch.randn(4, 3, 8, 8), torch.arange(4))
+            loss.backward()
+    finally:
+        distributed.destroy_process_group()

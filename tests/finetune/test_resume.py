@@ -9,7 +9,9 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -89,7 +91,7 @@ def test_training_killed_from_outside_at_any_moment_goes_on_bit_for_bit(
             while _saved_file(killed) == before and process.poll() is None:
                 assert time.monotonic() < deadline, "no step in two minutes"
                 time.sleep(0.001)
-            time.sleep(chance.uniform(0.0, 0.08))
+            time.sleep(chance.uniform(0.0, 0.03))
         finally:
             process.kill()
             code = process.wait()
@@ -181,3 +183,56 @@ def test_checkpoint_is_read_without_running_code(tiny: ModuleType, tmp_path: Pat
     values = torch.load(checkpoint_path(job.run), weights_only=True)
     assert {"identity", "step", "student", "optimizer", "average", "cpu_random", "sums"} <= values.keys()
     assert "conv1.input_estimator.quantile" in values["student"]
+
+
+def _fill_disk(monkeypatch: pytest.MonkeyPatch, path: Path, when: Callable[[], bool]) -> None:
+    """From ``when`` on let the file that is to become ``path`` find no space."""
+    if not Path("/dev/full").exists():
+        pytest.skip("only Linux has a device that is always full")
+    make = tempfile.mkstemp
+
+    def full(**options: str) -> tuple[int, str]:
+        descriptor, name = make(**options)
+        if options["prefix"] == f".{path.name}." and when():
+            os.unlink(name)
+            os.symlink("/dev/full", name)
+        return descriptor, name
+
+    monkeypatch.setattr("tempfile.mkstemp", full)
+
+
+@pytest.mark.parametrize("minutes", [0.0, 1e9])
+def test_a_full_disk_at_the_first_epochs_end_loses_nothing(
+    tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float
+) -> None:
+    options = dataclasses.replace(tiny.OPTIONS, checkpoint_minutes=minutes)
+    train(tiny.tiny_job(tmp_path / "whole", options=options))
+    job = tiny.tiny_job(tmp_path / "full", options=options)
+    job.run.metrics_path.parent.mkdir()
+    job.run.metrics_path.write_text('{"epoch": 1, "of": "an earlier training"}\n')
+    with monkeypatch.context() as patch:
+        # The epoch's weights have replaced those that the training began with.
+        _fill_disk(patch, checkpoint_path(job.run), when=job.run.model_path.is_file)
+        with pytest.raises(DirnetError, match=r"latest\.pt.*space"):
+            train(job)
+    assert not list(job.run.path.rglob("*.part"))
+    saved = read_checkpoint(job.run)
+    assert saved is not None and saved.step == (7 if minutes == 0.0 else 0)
+    again = tiny.tiny_job(tmp_path / "full", options=options)
+    # As a command builds it: with the weights that are in the run by now.
+    again.student.load_state_dict(load_file(job.run.model_path))
+    train(again)
+    lines = job.run.metrics_path.read_text().splitlines(keepends=True)
+    job.run.metrics_path.write_text("".join(lines[1:]))
+    _check_equal(tmp_path / "whole", tmp_path / "full")
+
+
+def test_before_its_first_step_a_training_is_bound_to_no_options(tiny: ModuleType, tmp_path: Path) -> None:
+    first = dataclasses.replace(tiny.OPTIONS, optimizer="adamw", batch_size=8, ema_decay=0.0)
+    with pytest.raises(_Stop):
+        train(tiny.tiny_job(tmp_path / "a", options=first), _CrashAt(1))
+    saved = read_checkpoint(tiny.tiny_job(tmp_path / "a").run)
+    assert saved is not None and saved.step == 0
+    train(tiny.tiny_job(tmp_path / "a"))
+    train(tiny.tiny_job(tmp_path / "b"))
+    _check_equal(tmp_path / "a", tmp_path / "b")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dirnet_convert.convert.binarize_network import binarize_network
 from dirnet_convert.convert.new_run import convert_to_run
@@ -128,6 +128,36 @@ def test_what_was_decided_earlier_is_refused(recipe: Recipe, pretrained: RunFold
     with pytest.raises(UsageError, match="convert anew"):
         finetune_run(run, other)
     assert run.read_config() == config
+
+
+def test_images_unlike_the_runs_are_refused(recipe: Recipe, pretrained: RunFolder, tmp_path: Path) -> None:
+    source = dataclasses.replace(recipe, model=ModelOptions(str(pretrained.path)))
+    run = convert_to_run(source, tmp_path / "binary").run
+    config = run.read_config()
+    grey = dataclasses.replace(recipe.data, mean=(0.25,) * config.channels)
+    large = dataclasses.replace(recipe.data, image_size=64)
+    for data, field in ((grey, "mean"), (large, "image_size")):
+        for train, folder in ((finetune_run, run), (pretrain_run, pretrained)):
+            asked = dataclasses.replace(folder.read_config().recipe, data=data)
+            with pytest.raises(UsageError, match=rf"data\.{field} is .* the run was made for"):
+                train(folder, asked)
+        with pytest.raises(UsageError, match=rf"data\.{field} is .* the run was made for"):
+            convert_to_run(dataclasses.replace(source, data=data), tmp_path / "other")
+    same = dataclasses.replace(recipe.data, mean=config.mean, image_size=config.image_size)
+    assert finetune_run(run, dataclasses.replace(config.recipe, data=same)).epochs == 1
+    assert run.read_config().mean == config.mean
+
+
+def test_what_the_weights_do_not_have_is_told(recipe: Recipe, tmp_path: Path) -> None:
+    told: list[str] = []
+    run = new_pretrain_run(recipe, tmp_path / "random", tell=told.append)
+    state = load_file(run.model_path)
+    assert told == []
+    others = [k for k in state if k != "0.weight" and not k.endswith("num_batches_tracked")]
+    save_file({"0.weight": state["0.weight"], "other.weight": torch.ones(1)}, tmp_path / "few.safetensors")
+    model = dataclasses.replace(recipe.model, weights=str(tmp_path / "few.safetensors"))
+    new_pretrain_run(dataclasses.replace(recipe, model=model), tmp_path / "few", tell=told.append)
+    assert len(told) == 1 and f"{len(others)} of {len(state)} tensors start at random" in told[0]
 
 
 def test_refused_options_leave_the_run_as_it_was(recipe: Recipe, pretrained: RunFolder) -> None:

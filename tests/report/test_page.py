@@ -119,6 +119,23 @@ def test_the_page_shows_what_the_files_say(run: RunFolder) -> None:
     assert "rbd loss" not in text and "label loss" in text
 
 
+def test_the_scores_are_those_of_the_epoch_that_was_kept(run: RunFolder) -> None:
+    def rows() -> dict[str, str]:
+        summary = run_page(read_run(run)).partition("</table>")[0]
+        return dict(re.findall(r"<tr><td>([^<]+)</td><td>([^<]+)</td></tr>", summary))
+
+    assert rows()["Epochs"] == "3" and "Kept epoch" not in rows()
+    held = {"holdout_map50_percent": (40.0, 60.5, 60.5, 50.0), "holdout_map_percent": (9.0, 8.0, 7.0, 6.0)}
+    lines = [
+        _row(epoch, **{name: values[epoch - 1] for name, values in held.items()}) for epoch in (1, 2, 3, 4)
+    ]
+    run.metrics_path.write_text("".join(lines))
+    found = rows()
+    # Of equal ones the first, by the score that counts.
+    assert found["Epochs"] == "4" and found["Kept epoch"] == "2"
+    assert found["test top1, %"] == "52.00" and found["holdout map50, %"] == "60.50"
+
+
 def test_a_run_without_any_training_has_a_page(run: RunFolder) -> None:
     for path in (run.metrics_path, run.plan_path, run.bench_path, run.onnx_path):
         path.unlink()
