@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from dirnet_convert.convert.tracer import REJECTIONS, UNTRACEABLE, ExampleTracer, cause_of
 from dirnet_convert.errors import DirnetError
+from dirnet_convert.graph import counted_calls
 from dirnet_convert.modes import evaluating
 
 _OPAQUE = "opaque"
@@ -106,16 +107,8 @@ def count_calls(network: nn.Module, image: Tensor) -> Counter[str]:
     Raises:
         DirnetError: the network does not take such an image.
     """
-    calls: Counter[str] = Counter()
-    handles = [
-        module.register_forward_pre_hook(lambda _m, _x, name=name: calls.update([name]))
-        for name, module in network.named_modules()
-    ]
-    try:
+    with counted_calls(network) as calls:
         check_image(network, image)
-    finally:
-        for handle in handles:
-            handle.remove()
     return calls
 
 

@@ -23,7 +23,9 @@ from dirnet_convert.finetune.precision import chosen_precision
 from dirnet_convert.finetune.ranks import combined_score
 from dirnet_convert.finetune.step import Compiled, StepFunction, TrainingStep
 from dirnet_convert.finetune.teacher import with_folded_norms
+from dirnet_convert.graph import counted_calls
 from dirnet_convert.models.detectors import FeatureForward, loss_names
+from dirnet_convert.modes import evaluating
 from dirnet_convert.recipe import Precision, Task
 
 
@@ -89,10 +91,18 @@ class ClassificationTask(TrainTask):
         return job.ranks.parallel(step, has_unused=self._has_unused())
 
     def _has_unused(self) -> bool:
-        # Representations alone teach the head nothing; what has no graph may hold what it does not use.
-        distill = self._job.distill
-        headless = distill.label_weight == distill.logit_weight == 0.0
-        return headless or not isinstance(self._job.student_forward, fx.GraphModule)
+        job, network = self._job, self._job.student_forward
+        # Representations alone teach the head nothing.
+        if job.distill.label_weight == job.distill.logit_weight == 0.0:
+            return True
+        # A graph holds what it calls; one process needs no answer.
+        if job.ranks.count == 1 or isinstance(network, fx.GraphModule):
+            return False
+        image = job.data.calibration_images(1, job.seed).to(job.ranks.device)
+        with counted_calls(network) as calls, evaluating(network), torch.no_grad():
+            network(image)
+        holders = (name for name, module in network.named_modules() if [*module.parameters(recurse=False)])
+        return any(calls[name] == 0 for name in holders)
 
     def moved(self, labels: Tensor, device: torch.device) -> Tensor:
         return labels.to(device)
