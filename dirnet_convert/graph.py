@@ -16,11 +16,11 @@ def module_of(graph_module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 @contextlib.contextmanager
 def counted_calls(network: nn.Module) -> Iterator[Counter[str]]:
-    """Count how often each module of ``network`` is called meanwhile."""
+    """Count how often each module of ``network`` is called meanwhile, under each of its names."""
     calls: Counter[str] = Counter()
     handles = [
         module.register_forward_pre_hook(lambda _m, _x, name=name: calls.update([name]))
-        for name, module in network.named_modules()
+        for name, module in network.named_modules(remove_duplicate=False)
     ]
     try:
         yield calls

@@ -44,7 +44,9 @@ def is_layer(module: nn.Module | None) -> bool:
 class Facts:
     """What the policy asks about a layer's place in the network."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, called: Counter[str]) -> None:
+        self.called = called
+        """How often each module was called for an image."""
         self.order: list[str] = []
         self.calls: Counter[str] = Counter()
         self.macs: dict[str, int] = {}
@@ -64,13 +66,10 @@ class Facts:
 
 
 class TreeFacts(Facts):
-    """The module tree alone: the first convolution, and the last one where no linear layer follows.
-
-    ``called`` says how often each module was called for an image.
-    """
+    """The module tree alone: the first convolution, and the last one where no linear layer follows."""
 
     def __init__(self, network: nn.Module, called: Counter[str]) -> None:
-        super().__init__(network)
+        super().__init__(network, called)
         layers = [(name, m) for name, m in network.named_modules() if is_layer(m)]
         self.order = [name for name, _ in layers]
         self.silent = {name for name, _ in layers if called[name] == 0}
@@ -86,11 +85,11 @@ class TreeFacts(Facts):
 
 
 class GraphFacts(Facts):
-    """The traced graph: what lies before and after each layer; ``called`` is as in TreeFacts."""
+    """The traced graph: what lies before and after each layer."""
 
     def __init__(self, network: nn.Module, graph_module: fx.GraphModule, called: Counter[str]) -> None:
-        super().__init__(network)
-        self._gm, self._called = graph_module, called
+        super().__init__(network, called)
+        self._gm = graph_module
         for node in graph_module.graph.nodes:
             # Asked for its type or its device only, a tensor is not read.
             if node.op == "get_attr" and any(user.target is not getattr for user in node.users):
@@ -134,9 +133,9 @@ class GraphFacts(Facts):
             if name not in self.order:
                 self.order.append(name)
             if opaque:
-                self.calls[name] = max(self._called[name], self.calls[name] + 1)
+                self.calls[name] = max(self.called[name], self.calls[name] + 1)
                 self.untraced[name] = str(node.target)
-                if self._called[name] == 0:
+                if self.called[name] == 0:
                     self.silent.add(name)
                 if _may_be_downsample(self._gm.get_submodule(name)):
                     self.downsample.add(name)

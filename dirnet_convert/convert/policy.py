@@ -144,6 +144,8 @@ def _without_call(name: str, facts: Facts) -> tuple[str, str] | None:
     if name in facts.read:
         change = "a call of the layer in its place, in the network's own code"
         return "its weights are read without calling it", change
+    if facts.called[name] > 0:
+        return "called under another name, in code that cannot be followed", ""
     return "not used by the forward pass, so that it costs nothing", ""
 
 

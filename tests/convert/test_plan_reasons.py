@@ -77,6 +77,26 @@ class _ByName(nn.Module):
         return self.conv(input=x)
 
 
+class _Alias(nn.Module):
+    """Holds a layer whose first name in the tree is another one, and cannot be followed."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) if x.abs().sum() > 0 else self.layer(x) + 1
+
+
+class _Inner(nn.Module):
+    def __init__(self, parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.parts.network(x)
+
+
 class _WithBranch(nn.Module):
     """Cannot be followed itself: its way depends on a value."""
 
@@ -221,6 +241,15 @@ def test_layers_whose_weights_are_used_in_another_way_stay() -> None:
         assert plan[f"{prefix}conv"].reason.startswith("it was not called for an image")
         assert plan[f"{prefix}down"].reason.startswith("1x1 downsample of a shortcut")
         assert plan[f"{prefix}called"].decision is Decision.BINARIZE
+
+
+def test_a_layer_with_two_names_is_called_under_both() -> None:
+    network = _net(_Alias(nn.Conv2d(8, 8, 3)))
+    named = nn.Sequential()
+    named.first_name = network[2].layer
+    named.network = network
+    plan = _plan(_Inner(named))["parts.first_name"]
+    assert plan.decision is Decision.KEEP and plan.reason.startswith("called under another name")
 
 
 def test_layers_called_by_name_are_binarized(convert: Convert) -> None:
