@@ -5,11 +5,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from dirnet_convert.errors import DirnetError
+
+# What readers of damaged files raise, whatever the format: their own errors and the system's come on top.
+DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 @contextlib.contextmanager

@@ -190,13 +190,9 @@ def filled_run(name: str, out: Path | None) -> Iterator[RunFolder]:
         yield run
     # Ctrl-C, too, must not leave half a run behind; the cause goes on to the caller.
     except BaseException:
-        for path in run.path.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-        if not existed:
-            run.path.rmdir()
+        shutil.rmtree(run.path, ignore_errors=True)
+        if existed:
+            run.path.mkdir(exist_ok=True)
         raise
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dirnet_convert.binarize.held_weights import held_weights
 from dirnet_convert.binarize.layers import BinaryLayer, binary_layers, show_inputs
 from dirnet_convert.errors import UsageError
+from dirnet_convert.graph import counted_calls
 from dirnet_convert.modes import evaluating
 from dirnet_convert.recipe import Threshold
 
@@ -77,14 +78,9 @@ def _check_values(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 
 def _repeated_layers(network: nn.Module, image: Tensor) -> set[nn.Module]:
     """Return the binary layers that the network calls more than once for an image (1, C, H, W)."""
-    calls: Counter[nn.Module] = Counter()
-    handles = [show_inputs(m, lambda layer, _: calls.update([layer])) for m in binary_layers(network)]
-    try:
+    with counted_calls(network) as calls:
         network(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {layer for layer, count in calls.items() if count > 1}
+    return {m for name, m in network.named_modules() if isinstance(m, BinaryLayer) and calls[name] > 1}
 
 
 def _set_thresholds(network: nn.Module, images: Tensor, repeated: set[nn.Module]) -> None:

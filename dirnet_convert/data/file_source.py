@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +17,10 @@ from dirnet_convert.data.augment import Augmentation, test_transform, train_tran
 from dirnet_convert.data.source import Batch, DataInfo, ImageSource, Limits, Split, mixed_seed
 from dirnet_convert.environment import usable_cores
 from dirnet_convert.errors import DirnetError, UsageError
+from dirnet_convert.files import DAMAGE
 
 # Pillow reports broken content as any of these, according to the format.
-_DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    Image.DecompressionBombError,
-    LookupError,
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
+_DAMAGE = (*DAMAGE, OSError, SyntaxError, Image.DecompressionBombError)
 # What puts an image upright, by the orientation in its EXIF data.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

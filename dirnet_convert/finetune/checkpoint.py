@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from dirnet_convert.errors import DirnetError
-from dirnet_convert.files import replacing, write_atomic
-from dirnet_convert.models.state import DAMAGE
+from dirnet_convert.files import DAMAGE, replacing, write_atomic
 from dirnet_convert.run import RunFolder
 
 CHECKPOINT_FORMAT = 1

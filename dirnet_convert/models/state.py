@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import pickle
-import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,21 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dirnet_convert.errors import DirnetError, UsageError
-from dirnet_convert.files import replacing
+from dirnet_convert.files import DAMAGE, replacing
 
-# What reading a damaged file raises; zipfile and torch add nothing that is not one of these.
-DAMAGE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    SafetensorError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
 _PREFIXES = ("module.", "_orig_mod.")
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net")
 
@@ -62,7 +48,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"because it could "
             "run code; save it with torch.save(network.state_dict(), file)."
         ) from error
-    except DAMAGE as error:
+    except (*DAMAGE, SafetensorError) as error:
         cause = str(error).partition("\n")[0] or type(error).__name__
         raise DirnetError(f"{path} cannot be read as weights ({cause}); it may be damaged.") from error
     return _unwrap(content, path)

@@ -47,6 +47,20 @@ def attributes() -> dict[str, int | float | list[int]]:
 
 
 @pytest.fixture
+def stem_attributes() -> dict[str, int | float | list[int]]:
+    return {
+        "kernel_shape": [3, 3],
+        "strides": [1, 1],
+        "pads": [1, 1, 1, 1],
+        "pool_kernel_shape": [2, 2],
+        "pool_strides": [2, 2],
+        "pool_pads": [0, 0, 0, 0],
+        "clip_min": -1.0,
+        "clip_max": 1.0,
+    }
+
+
+@pytest.fixture
 def build() -> Callable[..., bytes]:
     """Build the one-node model as bytes, the graph's shapes left out so that only the kernel can object."""
 

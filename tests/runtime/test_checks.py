@@ -226,18 +226,6 @@ def test_max_pool(build, bits, change, sentence):
     assert sentence in str(failure.value)
 
 
-STEM = {
-    "kernel_shape": [3, 3],
-    "strides": [1, 1],
-    "pads": [1, 1, 1, 1],
-    "pool_kernel_shape": [2, 2],
-    "pool_strides": [2, 2],
-    "pool_pads": [0, 0, 0, 0],
-    "clip_min": -1.0,
-    "clip_max": 1.0,
-}
-
-
 @pytest.mark.parametrize(
     ("shapes", "change", "sentence"),
     [
@@ -265,10 +253,10 @@ STEM = {
     ],
 )
 @pytest.mark.parametrize("constants", [(), ("W", "bias", "slope", "threshold")])
-def test_stem(build, shapes, change, sentence, constants):
+def test_stem(build, shapes, change, sentence, constants, stem_attributes):
     usual = {"X": (1, 3, 8, 8), "W": (5, 3, 3, 3), "bias": (5,), "slope": (5,), "threshold": (5,)}
     values = {name: np.zeros(shape, np.float32) for name, shape in (usual | shapes).items()}
-    model = build(values, STEM | change, operator="StemConv2dPReluWithBits", constants=constants)
+    model = build(values, stem_attributes | change, operator="StemConv2dPReluWithBits", constants=constants)
     with pytest.raises(Exception, match="StemConv2dPReluWithBits") as failure:
         load_session(model).run(None, {k: v for k, v in values.items() if k not in constants})
     assert sentence in str(failure.value)

@@ -16,16 +16,6 @@ Tensors = dict[str, np.ndarray]
 Attributes = dict[str, int | float | list[int]]
 
 SMALL = [-1, 0, 1, 2, 3, 7, 2**63 - 1]
-STEM = {
-    "kernel_shape": [3, 3],
-    "strides": [1, 1],
-    "pads": [1, 1, 1, 1],
-    "pool_kernel_shape": [2, 2],
-    "pool_strides": [2, 2],
-    "pool_pads": [0, 0, 0, 0],
-    "clip_min": -1.0,
-    "clip_max": 1.0,
-}
 POOL = {
     "channels": 70,
     "kernel_shape": [2, 3],
@@ -55,17 +45,19 @@ def _gemm(rng: np.random.Generator) -> Tensors:
 
 
 @pytest.fixture
-def nodes(inputs: Tensors, attributes: Attributes) -> dict[str, tuple[Tensors, Attributes]]:
+def nodes(
+    inputs: Tensors, attributes: Attributes, stem_attributes: Attributes
+) -> dict[str, tuple[Tensors, Attributes]]:
     """One node of each kind, which fits."""
     rng = np.random.default_rng(0)
     return {
         "BinaryConv2dAddActWithBits": (inputs, attributes),
         "BinaryMaxPool2d": ({"B": inputs["B"]}, POOL),
         "BinaryGemm": (_gemm(rng), {"channels": 70}),
-        "StemConv2dPReluWithBits": (_stem(rng), STEM),
+        "StemConv2dPReluWithBits": (_stem(rng), stem_attributes),
         "StemConv2dInt8PReluWithBits": (
             _int8_stem(rng),
-            STEM | {"input_scale": 0.05, "input_zero_point": 9},
+            stem_attributes | {"input_scale": 0.05, "input_zero_point": 9},
         ),
     }
 
