@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,9 +21,11 @@ from dirnet_convert.onnx_export.openvino.export import (
     export_openvino_checked,
     require_openvino_task,
 )
+from dirnet_convert.onnx_export.rest_export import verified_int8_rest
 from dirnet_convert.onnx_export.run_export import verified_networks
 from dirnet_convert.overrides import apply_overrides
-from dirnet_convert.recipe import Recipe, Rest, Task, load_recipe
+from dirnet_convert.recipe import Recipe, Rest, Task
+from dirnet_convert.recipe_choice import RecipeChanges, choose_recipe
 from dirnet_convert.report.page import write_report_page
 from dirnet_convert.run import RunFolder, open_run
 from dirnet_convert.runtime.detector import load_detector
@@ -51,18 +52,22 @@ def pretrain(
     data: str,
     *,
     recipe: Recipe | str | None = None,
-    data_dir: str = "",
-    weights: str = "default",
+    data_dir: Path | str | None = None,
+    weights: Path | str | None = None,
     overrides: Iterable[str] = (),
     out: Path | str | None = None,
     observer: TrainObserver | None = None,
 ) -> tuple[RunFolder, TrainResult]:
     """Train or adapt the FP32 network ``model`` on ``data`` in a new run folder; see ``dirnet pretrain``.
 
+    ``recipe`` is a name, a .toml file or the thing itself; if None, it is found as the command finds it.
+    ``weights`` is "default", "none" or a file; if None, what the recipe says.
+
     Raises:
         DirnetError: what the command says in one sentence; UsageError where an argument is wrong.
     """
-    chosen = _recipe(recipe, model, data, data_dir, weights, overrides)
+    changes = RecipeChanges(weights, data_dir, overrides=overrides)
+    chosen, _ = choose_recipe(model, data, recipe, changes)
     run = new_pretrain_run(chosen, _path(out))
     return run, pretrain_run(run, observer=observer)
 
@@ -72,17 +77,22 @@ def convert(
     data: str,
     *,
     recipe: Recipe | str | None = None,
-    data_dir: str = "",
-    weights: str = "default",
+    data_dir: Path | str | None = None,
+    weights: Path | str | None = None,
     overrides: Iterable[str] = (),
     out: Path | str | None = None,
 ) -> ConvertResult:
     """Binarize the pretrained ``model``, calibrated on ``data``, in a new run folder; see ``dirnet convert``.
 
+    ``recipe`` is a name, a .toml file or the thing itself; if None, it is found as the command finds it.
+    ``weights`` is "default", "none" or a file; if None, what the recipe says.
+
     Raises:
         DirnetError: what the command says in one sentence; UsageError where an argument is wrong.
     """
-    return convert_to_run(_recipe(recipe, model, data, data_dir, weights, overrides), _path(out))
+    changes = RecipeChanges(weights, data_dir, overrides=overrides)
+    chosen, _ = choose_recipe(model, data, recipe, changes)
+    return convert_to_run(chosen, _path(out))
 
 
 def finetune(
@@ -130,8 +140,7 @@ def export_onnx(
         DirnetError: what the command says in one sentence.
     """
     folder = _run(run)
-    if rest not in tuple(Rest):
-        raise UsageError(f"rest='{rest}' is none of {', '.join(Rest)}.")
+    chosen = _rest(rest)
     network = load_run(folder)
     return verified_networks(
         network.student,
@@ -141,7 +150,7 @@ def export_onnx(
         Path(path) if path is not None else folder.onnx_path,
         folder.teacher_onnx_path,
         verified_images=images,
-        rest=Rest(rest),
+        rest=chosen,
     ).write()
 
 
@@ -149,19 +158,32 @@ def export_openvino(
     run: RunFolder | Path | str | None = None,
     path: Path | str | None = None,
     images: int = VERIFIED_IMAGES,
+    rest: Rest | str = Rest.FLOAT,
 ) -> OpenVinoExport:
     """Write the network of ``run`` for OpenVINO (.xml, .bin), verified on ``images`` real images.
 
+    ``rest`` says how the layers that are not binary are stored: "float" or "int8".
+
     Raises:
         ExportMismatch: the file would compute something else; it names the first layer, nothing is written.
+        UsageError: ``rest`` is neither, or OpenVINO is not installed.
         DirnetError: what the command says in one sentence.
     """
     folder = _run(run)
     config = folder.read_config()
     require_openvino_task(config)
-    pixels = _images(folder).calibration_images(images, config.recipe.seed)
+    chosen = _rest(rest)
+    source, seed = _images(folder), config.recipe.seed
+    pixels = source.calibration_images(images, seed)
     file = Path(path) if path is not None else folder.openvino_path
-    return export_openvino_checked(load_run(folder).student, pixels, file)
+    student = load_run(folder).student
+    # OpenVINO's layers are rounded by the steps that the ONNX model was given.
+    quantized = (
+        verified_int8_rest(student, pixels, source, folder.onnx_path, seed=seed).model
+        if chosen is Rest.INT8
+        else None
+    )
+    return export_openvino_checked(student, pixels, file, quantized)
 
 
 def evaluate(
@@ -188,16 +210,10 @@ def evaluate(
         return measure(predict, data, limit=limit)
 
 
-def _recipe(
-    recipe: Recipe | str | None, model: str, data: str, data_dir: str, weights: str, overrides: Iterable[str]
-) -> Recipe:
-    chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe or Recipe()
-    chosen = dataclasses.replace(
-        chosen,
-        model=dataclasses.replace(chosen.model, name=model, weights=weights),
-        data=dataclasses.replace(chosen.data, name=data, dir=data_dir or chosen.data.dir),
-    )
-    return apply_overrides(chosen, overrides)
+def _rest(rest: Rest | str) -> Rest:
+    if rest not in tuple(Rest):
+        raise UsageError(f"rest='{rest}' is none of {', '.join(Rest)}.")
+    return Rest(rest)
 
 
 def _run(run: RunFolder | Path | str | None) -> RunFolder:

@@ -69,3 +69,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     with replacing(path) as part:
         part.write_bytes(data)
+
+
+def lasting_path(path: Path) -> str:
+    """Return ``path`` as a run keeps it: absolute, so that later commands find it from any folder."""
+    return str(path.expanduser().resolve())

@@ -123,8 +123,10 @@ class TrainArithmetic(enum.StrEnum):
 
 
 class AugmentKind(enum.StrEnum):
-    """What is done to training images."""
+    """What is done to training images; AUTO is FLIP_CROP for images in memory (CIFAR, digits), and
+    RANDOM_RESIZED_CROP for photographs."""
 
+    AUTO = "auto"
     NONE = "none"
     FLIP = "flip"
     FLIP_CROP = "flip_crop"

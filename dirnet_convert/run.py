@@ -218,3 +218,20 @@ def open_run(path: Path | None) -> RunFolder:
             f"No run below {root.resolve()}; make one with 'dirnet convert', or name its folder with --run."
         )
     return RunFolder(found[-1].parent)
+
+
+def run_of_model(model: str) -> RunFolder | None:
+    """Return the run folder that a MODEL names, or None where it is a network's name.
+
+    Raises:
+        UsageError: it is the path of a folder that is no run, or not there.
+    """
+    folder = Path(model)
+    if (folder / "run.toml").is_file():
+        return RunFolder(folder)
+    # A folder here may have the name of a network; with a slash in it, a folder is meant.
+    if len(folder.parts) == 1 or ":" in model or folder.suffix == ".py":
+        return None
+    if folder.is_dir():
+        raise UsageError(f"{model} is not a run folder (it has no run.toml); name a run or a network.")
+    raise UsageError(f"There is no run folder {model}; check the path.")

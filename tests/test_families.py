@@ -19,11 +19,11 @@ from torch import nn
 
 from dirnet_convert import api
 from dirnet_convert.binarize.layers import BinaryConv2d
-from dirnet_convert.cli.options import chosen_recipe
 from dirnet_convert.convert.policy import Decision
 from dirnet_convert.convert.rebuild import load_run
 from dirnet_convert.models.catalog import find_model
 from dirnet_convert.recipe import load_recipe, recipe_names
+from dirnet_convert.recipe_choice import RecipeChanges, choose_recipe
 from dirnet_convert.runtime.session import Kernels
 
 SEED = 7
@@ -227,15 +227,6 @@ def test_every_family_has_a_recipe_for_its_own_network() -> None:
     for family in FAMILIES:
         recipe = load_recipe(family.recipe)
         assert recipe.model.name == family.model
-        _, chosen = chosen_recipe(
-            family.model,
-            recipe.data.name,
-            recipe=None,
-            weights=None,
-            data_dir=None,
-            image_size=None,
-            seed=None,
-            overrides=None,
-        )
+        _, chosen = choose_recipe(family.model, recipe.data.name, None, RecipeChanges())
         assert chosen == family.recipe
         assert all("was not run" in e.source for e in recipe.expected if e.stage == "finetune")

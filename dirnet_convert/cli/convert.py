@@ -20,12 +20,11 @@ from dirnet_convert.cli.options import (
     SeedOption,
     SetOption,
     WeightsOption,
-    chosen_recipe,
     console,
     print_json,
     refuse_options,
-    run_of_model,
 )
+from dirnet_convert.run import run_of_model
 
 if TYPE_CHECKING:
     from dirnet_convert.convert.new_run import ConvertResult
@@ -53,19 +52,12 @@ def command(
     import dataclasses
 
     from dirnet_convert.convert.new_run import convert_to_run
+    from dirnet_convert.recipe_choice import RecipeChanges, choose_recipe
 
     if run_of_model(model) is not None:
         refuse_options(model, {"--weights": weights, "--image-size": image_size})
-    chosen, recipe_name = chosen_recipe(
-        model,
-        data,
-        recipe=recipe,
-        weights=weights,
-        data_dir=data_dir,
-        image_size=image_size,
-        seed=seed,
-        overrides=set_,
-    )
+    changes = RecipeChanges(weights, data_dir, image_size, seed, set_ or ())
+    chosen, recipe_name = choose_recipe(model, data, recipe, changes)
     options = dataclasses.replace(
         chosen.convert,
         keep=(*chosen.convert.keep, *(keep or ())),
@@ -117,7 +109,7 @@ def _print(result: ConvertResult, recipe_name: str) -> None:
         changes.add_row("graph", sentence)
     for sentence in result.notes:
         changes.add_row("data", sentence)
-    changes.add_row("recipe", recipe_name or "built-in defaults")
+    changes.add_row("recipe", recipe_name)
     changes.add_row("seed", str(config.recipe.seed))
     changes.add_row("run", str(result.run.path))
     console.print(changes)

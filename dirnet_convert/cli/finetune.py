@@ -14,10 +14,10 @@ from dirnet_convert.cli.options import (
     RunOption,
     SetOption,
     console,
-    lasting_path,
     named_run,
     print_json,
 )
+from dirnet_convert.files import lasting_path
 
 EpochsOption = Annotated[
     int | None, typer.Option("--epochs", min=1, help="Length of the whole training.", show_default=False)

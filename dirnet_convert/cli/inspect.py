@@ -14,9 +14,9 @@ from dirnet_convert.cli.options import (
     KeepOption,
     console,
     print_json,
-    run_of_model,
 )
 from dirnet_convert.errors import UsageError
+from dirnet_convert.run import run_of_model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

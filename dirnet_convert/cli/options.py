@@ -7,16 +7,12 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
 from dirnet_convert.errors import DirnetError, UsageError
-
-if TYPE_CHECKING:
-    from dirnet_convert.recipe import Recipe
-    from dirnet_convert.run import RunFolder
 
 ModelArgument = Annotated[
     str,
@@ -171,88 +167,8 @@ def named_run(argument: Path | None, option: Path | None) -> Path | None:
     return argument or option
 
 
-def run_of_model(model: str) -> RunFolder | None:
-    """Return the run folder that a MODEL names, or None where it is a network's name.
-
-    Raises:
-        UsageError: it is the path of a folder that is no run, or not there.
-    """
-    from dirnet_convert.run import RunFolder
-
-    folder = Path(model)
-    if (folder / "run.toml").is_file():
-        return RunFolder(folder)
-    # A folder here may have the name of a network; with a slash in it, a folder is meant.
-    if len(folder.parts) == 1 or ":" in model or folder.suffix == ".py":
-        return None
-    if folder.is_dir():
-        raise UsageError(f"{model} is not a run folder (it has no run.toml); name a run or a network.")
-    raise UsageError(f"There is no run folder {model}; check the path.")
-
-
 def refuse_options(run: str, options: dict[str, object]) -> None:
     """Refuse options that a run decides by itself; raises UsageError where one is given."""
     for name, value in options.items():
         if value is not None:
             raise UsageError(f"{run} is a run, which has its own {name}; leave the option away.")
-
-
-def lasting_path(path: Path) -> str:
-    """Return ``path`` as a run keeps it: absolute, so that later commands find it from any folder."""
-    return str(path.expanduser().resolve())
-
-
-def _lasting_name(data: str) -> str:
-    kind, _, folder = data.partition(":")
-    found = kind == "folder" and folder and Path(folder).expanduser().is_dir()
-    return f"folder:{lasting_path(Path(folder))}" if found else data
-
-
-def chosen_recipe(
-    model: str | None,
-    data: str | None,
-    *,
-    recipe: str | None,
-    weights: str | None,
-    data_dir: Path | None,
-    image_size: int | None,
-    seed: int | None,
-    overrides: list[str] | None,
-) -> tuple[Recipe, str]:
-    """Return the recipe that the arguments make, and the name of the one it began with ('' for none).
-
-    Without --recipe, the shipped one of this data set and network serves where there is one; a run of
-    pretrain brings its own.
-    """
-    import dataclasses
-
-    from dirnet_convert.overrides import apply_overrides
-    from dirnet_convert.recipe import Recipe, load_recipe, recipe_names
-
-    name = recipe or ""
-    source = run_of_model(model) if model is not None else None
-    trained = source.read_config().recipe if source is not None else None
-    # A data set's own form of a network goes without its name in the recipe's: cifar10-resnet18.
-    own = f"{data}-{model.removeprefix('timm:').removeprefix('cifar_')}" if model and data else ""
-    if not name and trained is None and own in recipe_names():
-        name = own
-    result = load_recipe(name) if name else trained or Recipe()
-    if not name and trained is None and data is None:
-        raise UsageError(
-            "Which images? Name them with --data (cifar10, digits, imagenet, folder:DIR), or a --recipe."
-        )
-    if model is not None:
-        result = dataclasses.replace(result, model=dataclasses.replace(result.model, name=model))
-    if weights is not None:
-        result = dataclasses.replace(result, model=dataclasses.replace(result.model, weights=weights))
-    fields: dict[str, Any] = {}
-    if data is not None:
-        fields["name"] = _lasting_name(data)
-    if data_dir is not None:
-        fields["dir"] = lasting_path(data_dir)
-    if image_size is not None:
-        fields["image_size"] = image_size
-    result = dataclasses.replace(result, data=dataclasses.replace(result.data, **fields))
-    if seed is not None:
-        result = dataclasses.replace(result, seed=seed)
-    return apply_overrides(result, overrides or []), name or (f"that of {model}" if trained else "")

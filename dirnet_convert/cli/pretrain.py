@@ -19,14 +19,13 @@ from dirnet_convert.cli.options import (
     SeedOption,
     SetOption,
     WeightsOption,
-    chosen_recipe,
     console,
-    lasting_path,
     print_json,
     refuse_options,
-    run_of_model,
 )
 from dirnet_convert.errors import UsageError
+from dirnet_convert.files import lasting_path
+from dirnet_convert.run import RunFolder, run_of_model
 
 
 def command(
@@ -63,7 +62,7 @@ def command(
     )
     from dirnet_convert.finetune.ranks import open_ranks
     from dirnet_convert.overrides import apply_overrides
-    from dirnet_convert.run import RunFolder
+    from dirnet_convert.recipe_choice import RecipeChanges, choose_recipe
     from dirnet_convert.training import new_pretrain_run, pretrain_run
 
     folder = run_of_model(model)
@@ -76,16 +75,8 @@ def command(
                 chosen, data=dataclasses.replace(chosen.data, dir=lasting_path(data_dir))
             )
     else:
-        chosen, _ = chosen_recipe(
-            model,
-            data,
-            recipe=recipe,
-            weights=weights,
-            data_dir=data_dir,
-            image_size=image_size,
-            seed=seed,
-            overrides=set_,
-        )
+        changes = RecipeChanges(weights, data_dir, image_size, seed, set_ or ())
+        chosen, _ = choose_recipe(model, data, recipe, changes)
     if epochs is not None:
         chosen = dataclasses.replace(chosen, pretrain=dataclasses.replace(chosen.pretrain, epochs=epochs))
     keep_freed_memory()

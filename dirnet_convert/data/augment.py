@@ -50,7 +50,7 @@ def train_transform(augment: Augmentation) -> v2.Transform:
         case AugmentKind.FLIP_CROP:
             crop = v2.RandomCrop(size, padding=crop_padding(size))
             return v2.Compose([test_transform(size), crop, v2.RandomHorizontalFlip()])
-        case AugmentKind.RANDOM_RESIZED_CROP:
+        case AugmentKind.RANDOM_RESIZED_CROP | AugmentKind.AUTO:
             crop = v2.RandomResizedCrop(size, (augment.crop_area_min, 1.0), antialias=True)
             return v2.Compose([crop, v2.RandomHorizontalFlip(), v2.PILToTensor()])
 
@@ -66,7 +66,7 @@ def augment_batch(images: Tensor, augment: Augmentation, generator: torch.Genera
             return images
         case AugmentKind.FLIP:
             pass
-        case AugmentKind.FLIP_CROP:
+        case AugmentKind.FLIP_CROP | AugmentKind.AUTO:
             images = _shifted(images, crop_padding(images.shape[-1]), generator)
         case AugmentKind.RANDOM_RESIZED_CROP:
             images = _resized_crops(images, augment.crop_area_min, generator)

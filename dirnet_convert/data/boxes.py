@@ -94,7 +94,7 @@ def _transform(size: int, augment: AugmentKind | None) -> v2.Transform:
             change = [v2.RandomHorizontalFlip()]
         case AugmentKind.FLIP_CROP:
             change = [v2.RandomIoUCrop(), v2.RandomHorizontalFlip()]
-        case AugmentKind.RANDOM_RESIZED_CROP:
+        case AugmentKind.RANDOM_RESIZED_CROP | AugmentKind.AUTO:
             smaller = v2.RandomZoomOut(fill=GREY, side_range=(1.0, LARGEST_ZOOM_OUT))
             change = [smaller, v2.RandomIoUCrop(), v2.RandomHorizontalFlip()]
     clamp = v2.ClampBoundingBoxes()

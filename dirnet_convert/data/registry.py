@@ -15,25 +15,26 @@ from dirnet_convert.data.source import ImageSource, Limits, Wanted
 from dirnet_convert.data.voc import open_voc
 from dirnet_convert.data.where import Request, data_folder, download_requested
 from dirnet_convert.errors import UsageError, nearest_name
-from dirnet_convert.recipe import DataOptions
+from dirnet_convert.recipe import DataOptions, Task
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """One row of the table: how it is opened, and its images' DataInfo.test_resize."""
+    """One row of the table: how it is opened, its images' DataInfo.test_resize, and what they teach."""
 
     open: Callable[[Request], ImageSource]
     test_resize: float = 1.0
+    task: Task = Task.CLASSIFICATION
 
 
 DATA_SETS: dict[str, DataSet] = {
     "cifar10": DataSet(open_cifar10),
     "cifar100": DataSet(open_cifar100),
-    "coco": DataSet(open_coco),
+    "coco": DataSet(open_coco, task=Task.DETECTION),
     "digits": DataSet(open_digits),
     "folder": DataSet(open_folder, PHOTOGRAPH_RESIZE),
     "imagenet": DataSet(open_imagenet, PHOTOGRAPH_RESIZE),
-    "voc": DataSet(open_voc),
+    "voc": DataSet(open_voc, task=Task.DETECTION),
 }
 
 
@@ -46,6 +47,12 @@ def test_resize(name: str) -> float:
     """Return DataInfo.test_resize of the data set ``name``, that of photographs where the name is unknown."""
     known = DATA_SETS.get(name.partition(":")[0])
     return known.test_resize if known else PHOTOGRAPH_RESIZE
+
+
+def data_task(name: str) -> Task:
+    """Return what the images of data set ``name`` teach, classes where the name is unknown."""
+    known = DATA_SETS.get(name.partition(":")[0])
+    return known.task if known else Task.CLASSIFICATION
 
 
 def open_data(

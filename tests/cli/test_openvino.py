@@ -14,6 +14,7 @@ from torch import nn
 from typer.testing import Result
 
 from dirnet_convert import api
+from dirnet_convert.errors import UsageError
 from dirnet_convert.onnx_export.openvino import export
 from dirnet_convert.onnx_export.openvino.build import BuiltModel
 from dirnet_convert.runtime.openvino import read_for_cpu
@@ -72,6 +73,16 @@ def test_the_file_has_the_rest_of_the_onnx_file(dirnet: Invoke, converted: Path)
     assert (said["rest"], said["openvino"]["int8_layers"], in_bytes) == ("float", 0, 0)
     shown = dirnet(*export, "--rest", "int8")
     assert "In INT8 there: 2 other layers." in " ".join(shown.stdout.split())
+
+
+def test_the_function_writes_what_the_command_writes(dirnet: Invoke, converted: Path, tmp_path: Path) -> None:
+    for rest, layers in (("float", 0), ("int8", 2)):
+        told = api.export_openvino(converted, tmp_path / "mine.xml", images=2, rest=rest)
+        dirnet("export", "--run", converted, "--openvino", "--images", 2, "--rest", rest)
+        assert told.int8_layers == layers
+        assert (tmp_path / "mine.bin").read_bytes() == (converted / "model.bin").read_bytes()
+    with pytest.raises(UsageError, match="none of float, int8"):
+        api.export_openvino(converted, rest="int4")
 
 
 def test_nothing_is_written_where_openvinos_model_differs(

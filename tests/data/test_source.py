@@ -68,6 +68,17 @@ def test_batches_are_whole_and_normalized(source: ImageSource) -> None:
     assert pixels.min() > -1e-5 and pixels.max() < 1 + 1e-5
 
 
+def test_auto_is_what_suits_the_images(source: ImageSource) -> None:
+    in_memory = source.info.name == "digits"
+    suited = AugmentKind.FLIP_CROP if in_memory else AugmentKind.RANDOM_RESIZED_CROP
+    for kind in AugmentKind:
+        images, auto = (
+            next(source.train_batches(4, Augmentation(chosen), SEED, 0))[0]
+            for chosen in (kind, AugmentKind.AUTO)
+        )
+        assert torch.equal(images, auto) == (kind in (suited, AugmentKind.AUTO)), kind
+
+
 @pytest.mark.parametrize("augment", list(AugmentKind))
 def test_training_images_may_have_a_size_of_their_own(source: ImageSource, augment: AugmentKind) -> None:
     images, labels = next(source.train_batches(4, Augmentation(augment, image_size=20), SEED, 0))
