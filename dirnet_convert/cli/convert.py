@@ -28,6 +28,7 @@ from dirnet_convert.run import run_of_model
 
 if TYPE_CHECKING:
     from dirnet_convert.convert.new_run import ConvertResult
+    from dirnet_convert.evaluate import Accuracy
 
 
 def command(
@@ -80,6 +81,7 @@ def _summary(result: ConvertResult, recipe_name: str) -> dict[str, object]:
         "seed": result.config.recipe.seed,
         "layers": [dataclasses.asdict(layer) for layer in result.network.plan],
         "input_bits": [dataclasses.asdict(layer) for layer in result.bits],
+        "original": dataclasses.asdict(result.original) if result.original is not None else None,
         "activations": result.network.structure.activations,
         "shortcuts": result.network.structure.shortcuts,
         "trace_failure": result.network.trace_failure,
@@ -98,6 +100,8 @@ def _print(result: ConvertResult, recipe_name: str) -> None:
     console.print("Entropy: of a layer's input bits, mean over channels; 1 is balanced.", highlight=False)
     structure = network.structure
     changes = Table.grid(padding=(0, 2))
+    if result.original is not None:
+        changes.add_row("original", _original_words(result.original, config.classes))
     changes.add_row(
         "activations", f"{len(structure.activations)} ReLU replaced by {config.recipe.convert.activation}"
     )
@@ -114,3 +118,13 @@ def _print(result: ConvertResult, recipe_name: str) -> None:
     changes.add_row("run", str(result.run.path))
     console.print(changes)
     console.print("Next: [bold]dirnet finetune[/bold]")
+
+
+def _original_words(original: Accuracy, classes: int) -> str:
+    seen = f"top-1 {original.top1_percent:.1f} % on {original.images} test images"
+    if original.top1_percent > 2 * 100 / classes:
+        return seen
+    return (
+        f"{seen}, hardly better than chance: are its weights, the order of the classes and the normalization "
+        "(data.mean, data.std) those that it was trained with?"
+    )

@@ -20,6 +20,7 @@ from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import DataInfo, ImageSource
 from dirnet_convert.environment import package_versions
 from dirnet_convert.errors import DirnetError, UsageError
+from dirnet_convert.evaluate import Accuracy, evaluate, module_predictor
 from dirnet_convert.files import write_atomic
 from dirnet_convert.models.catalog import ModelEntry, find_model, load_pretrained
 from dirnet_convert.models.detectors import FeatureForward, check_detections, detector_names
@@ -28,16 +29,23 @@ from dirnet_convert.run import RunConfig, RunFolder, Stage, check_new_run, fille
 
 # A detector's images are large.
 DETECTION_BATCH = 16
+# Enough test images to see whether the weights and the images belong together.
+ORIGINAL_IMAGES = 128
 
 
 @dataclass(frozen=True)
 class ConvertResult:
-    """A new run folder, its networks, the entropy of each binary layer's input bits, notes on the images."""
+    """A new run folder, its networks, the entropy of each binary layer's input bits, notes on the images.
+
+    ``original`` is the accuracy of the network before anything changed, on a few test images; None for a
+    detector, and without test images.
+    """
 
     run: RunFolder
     config: RunConfig
     network: Binarized
     bits: tuple[LayerBits, ...]
+    original: Accuracy | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -174,6 +182,7 @@ def _write(
     binarize = binarize_detector if config.task is Task.DETECTION else binarize_network
     built = binarize(network, images[:1], recipe.convert, recipe.estimator)
     check_output(built.teacher, images[:1], config)
+    original = _original_accuracy(built.teacher, data, config)
     bits = _calibrate(built, images, config)
     for part in (built.student, built.teacher, built.student_forward, built.teacher_forward):
         part.eval()
@@ -188,7 +197,14 @@ def _write(
         write_atomic(run.plan_path, json.dumps(_plan_json(built, bits), indent=1))
         # run.toml makes the folder a run, so it comes last.
         run.write_config(config)
-    return ConvertResult(run, config, built, bits, data.notes)
+    return ConvertResult(run, config, built, bits, original, data.notes)
+
+
+def _original_accuracy(teacher: nn.Module, data: ImageSource, config: RunConfig) -> Accuracy | None:
+    if config.task is Task.DETECTION or not data.test_size:
+        return None
+    with module_predictor(teacher) as predict:
+        return evaluate(predict, data, limit=ORIGINAL_IMAGES)
 
 
 def _calibrate(built: Binarized, images: torch.Tensor, config: RunConfig) -> tuple[LayerBits, ...]:

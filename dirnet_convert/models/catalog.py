@@ -66,6 +66,7 @@ class Origin(enum.Enum):
 class ModelEntry:
     """A network that can be built: its factory and the input that its weights were trained on.
 
+    An empty ``mean`` and ``std`` are those of the data set, as in trainings from random weights.
     ``classes`` is the number of classes that its published weights tell apart, 0 where it has none.
     """
 
@@ -135,10 +136,10 @@ def find_model(name: str) -> ModelEntry:
         UsageError: there is no such network; the sentence has the nearest name.
     """
     if ".py:" in name:
-        return ModelEntry(name, Origin.FILE, 0, IMAGENET_MEAN, IMAGENET_STD, 0, load_user_factory(name))
+        return ModelEntry(name, Origin.FILE, 0, (), (), 0, load_user_factory(name))
     if name in _OWN:
         size = _OWN_IMAGE_SIZES.get(name, _OWN_IMAGE_SIZE)
-        return ModelEntry(name, Origin.OWN, size, IMAGENET_MEAN, IMAGENET_STD, 0)
+        return ModelEntry(name, Origin.OWN, size, (), (), 0)
     if name.startswith("timm:"):
         return _find_timm(name)
     if name in detector_names():

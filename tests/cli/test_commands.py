@@ -47,6 +47,8 @@ def test_the_whole_way(
     run = Path(converted["run"])
     assert [p["name"] for p in converted["layers"] if p["decision"] == "binarize"] == ["0.1.0", "0.2.0"]
     assert converted["seed"] == 3
+    assert converted["original"]["images"] == 40
+    assert converted["original"]["top1_percent"] == pytest.approx(trained["test_top1_percent"])
 
     # From here on no command names the run: the newest one is meant.
     tuned = _answer(dirnet, "finetune")
@@ -65,6 +67,27 @@ def test_the_whole_way(
     assert [e["engine"] for e in measured["results"][0]["engines"]] == ["fp32", "binary"]
     files = {path.name for path in RunFolder(run).path.iterdir()}
     assert {"run.toml", "model.onnx", "teacher.onnx", "bench.json", "metrics.jsonl"} <= files
+
+
+def test_weights_of_ones_own_see_the_images_that_they_were_trained_with(
+    dirnet: Invoke, network: str, pretrained: Path, quick: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Neither pretrain from random weights nor convert normalizes digits as photographs."""
+    known = _answer(dirnet, "eval", pretrained)
+    weights = ("--data", "digits", "--weights", pretrained / "model.safetensors", *quick)
+    converted = _answer(dirnet, "convert", network, *weights, "--out", tmp_path / "own")
+    assert converted["original"]["top1_percent"] == known["top1_percent"]
+    config, own = RunFolder(tmp_path / "own").read_config(), RunFolder(pretrained).read_config()
+    assert (config.mean, config.std) == (own.mean, own.std)
+
+
+def test_a_network_that_knows_nothing_of_the_images_is_pointed_out(
+    dirnet: Invoke, network: str, pretrained: Path, quick: tuple[str, ...], tmp_path: Path
+) -> None:
+    weights = ("--data", "digits", "--weights", pretrained / "model.safetensors", *quick)
+    wrong = ("--set", "data.mean=[9,9,9]", "--out", tmp_path / "own")
+    shown = " ".join(dirnet("convert", network, *weights, *wrong).stdout.split())
+    assert "hardly better than chance: are its weights" in shown
 
 
 def test_what_people_read(dirnet: Invoke, converted: Path, exported: Path, pretrained: Path) -> None:
