@@ -35,9 +35,11 @@ def command(
     if json:
         print_json({recipe_name: to_dict(recipe) for recipe_name, recipe in loaded.items()})
         return
-    table = Table("recipe", "network", "data", "epochs", "what for", header_style="bold")
+    # A name has to be typed, so that it is whole on the narrowest terminal; it says network and data.
+    table = Table(header_style="bold")
+    table.add_column("recipe", no_wrap=True)
+    table.add_column("epochs", justify="right")
+    table.add_column("what for")
     for recipe_name, recipe in loaded.items():
-        table.add_row(
-            recipe_name, recipe.model.name, recipe.data.name, str(recipe.finetune.epochs), recipe.title
-        )
+        table.add_row(recipe_name, str(recipe.finetune.epochs), recipe.title)
     console.print(table)

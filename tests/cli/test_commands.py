@@ -18,6 +18,8 @@ from PIL import Image
 from typer.testing import Result
 
 from dirnet_convert.cli.main import app
+from dirnet_convert.cli.options import console
+from dirnet_convert.recipe import recipe_names
 from dirnet_convert.run import RunFolder
 
 Invoke = Callable[..., Result]
@@ -131,6 +133,14 @@ def test_a_moved_run_is_still_whole(dirnet: Invoke, pretrained: Path, tmp_path: 
     moved = shutil.move(pretrained, tmp_path / "elsewhere")
     assert _answer(dirnet, "convert", moved, "--out", tmp_path / "out")["run"] == str(tmp_path / "out")
     assert _answer(dirnet, "eval", tmp_path / "out", "--limit", 8)["images"] == 8
+
+
+def test_names_of_recipes_are_whole_on_a_narrow_terminal(
+    dirnet: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_width", 80)
+    words = dirnet("recipes").stdout.split()
+    assert set(recipe_names()) <= set(words)
 
 
 @pytest.mark.parametrize("name", ["env", "recipes"])
