@@ -33,6 +33,7 @@ from dirnet_convert.convert.policy import Decision
 from dirnet_convert.environment import package_versions
 from dirnet_convert.errors import DirnetError
 from dirnet_convert.files import write_atomic
+from dirnet_convert.finetune.interrupt import StoppedError
 from dirnet_convert.models.catalog import find_model
 from dirnet_convert.run import RunFolder
 
@@ -179,6 +180,8 @@ def measure(network: Network, stage: str, work: Path) -> bool:
     print(f"{network.key}: {stage}", flush=True)
     try:
         result = STAGES[stage](network, work)
+    except StoppedError:
+        raise
     except DirnetError as error:
         print(f"{network.key}: {stage} failed: {error}", flush=True)
         return False
@@ -213,4 +216,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (StoppedError, KeyboardInterrupt):
+        sys.exit("Stopped; the same command goes on.")
