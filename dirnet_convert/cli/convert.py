@@ -101,7 +101,7 @@ def _print(result: ConvertResult, recipe_name: str) -> None:
     structure = network.structure
     changes = Table.grid(padding=(0, 2))
     if result.original is not None:
-        changes.add_row("original", _original_words(result.original, config.classes))
+        changes.add_row("original", original_words(result.original, config.classes))
     changes.add_row(
         "activations", f"{len(structure.activations)} ReLU replaced by {config.recipe.convert.activation}"
     )
@@ -120,9 +120,11 @@ def _print(result: ConvertResult, recipe_name: str) -> None:
     console.print("Next: [bold]dirnet finetune[/bold]")
 
 
-def _original_words(original: Accuracy, classes: int) -> str:
+def original_words(original: Accuracy, classes: int) -> str:
+    """Return what the original network knows of the images, and a question where that is next to nothing."""
     seen = f"top-1 {original.top1_percent:.1f} % on {original.images} test images"
-    if original.top1_percent > 2 * 100 / classes:
+    chance = 100 / classes
+    if original.top1_percent >= chance + min(chance, (100 - chance) / 10):
         return seen
     return (
         f"{seen}, hardly better than chance: are its weights, the order of the classes and the normalization "

@@ -17,8 +17,10 @@ import pytest
 from PIL import Image
 from typer.testing import Result
 
+from dirnet_convert.cli.convert import original_words
 from dirnet_convert.cli.main import app
 from dirnet_convert.cli.options import console
+from dirnet_convert.evaluate import Accuracy
 from dirnet_convert.recipe import recipe_names
 from dirnet_convert.run import RunFolder
 
@@ -90,6 +92,15 @@ def test_a_network_that_knows_nothing_of_the_images_is_pointed_out(
     wrong = ("--set", "data.mean=[9,9,9]", "--out", tmp_path / "own")
     shown = " ".join(dirnet("convert", network, *weights, *wrong).stdout.split())
     assert "hardly better than chance: are its weights" in shown
+
+
+@pytest.mark.parametrize(
+    ("top1_percent", "classes", "asked"),
+    [(50, 2, True), (56, 2, False), (10, 10, True), (25, 10, False), (0.1, 1000, True), (5, 1000, False)],
+)
+def test_chance_depends_on_the_number_of_classes(top1_percent: float, classes: int, asked: bool) -> None:
+    words = original_words(Accuracy(128, top1_percent, None, 1.0), classes)
+    assert ("hardly better than chance" in words) == asked
 
 
 def test_what_people_read(dirnet: Invoke, converted: Path, exported: Path, pretrained: Path) -> None:
