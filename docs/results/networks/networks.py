@@ -30,9 +30,9 @@ class Network:
 
 
 NETWORKS = (
-    Network("resnet18", "ResNet-18", 32, 720, 3, 6),
-    Network("resnet34", "ResNet-34", 32, 720, 4, 8),
-    Network("resnet50", "ResNet-50", 32, 720, 4, 8),
+    Network("resnet18", "ResNet-18", 32, 720, 3, 4),
+    Network("resnet34", "ResNet-34", 32, 720, 4, 14),
+    Network("resnet50", "ResNet-50", 32, 720, 4, 14),
     Network("vgg_small", "VGG-Small (CIFAR)", 32, 320, 4, 4, batch=16),
     Network("vgg16", "VGG-16", 32, 320, 4, 4, fp32_lr=0.0003, binary_lr=0.0005, batch=16),
     Network("vgg16_bn", "VGG-16 with batch norm", 32, 320, 4, 4, fp32_lr=0.0005, binary_lr=0.0005, batch=16),
@@ -42,5 +42,5 @@ NETWORKS = (
     Network("mobilenet_v3_small", "MobileNet V3 small", 32, 1440, 5, 12, binary_lr=0.005, batch=16),
     Network("efficientnet_b0", "EfficientNet-B0", 32, 1440, 4, 8, binary_lr=0.005),
     Network("darts_cifar", "DARTS (CIFAR)", 16, 320, 4, 4, batch=16),
-    Network("darts_imagenet", "DARTS (ImageNet)", 64, 720, 4, 8, binary_lr=0.005),
+    Network("darts_imagenet", "DARTS (ImageNet)", 64, 720, 4, 10, binary_lr=0.005),
 )

@@ -52,10 +52,10 @@ def latency_row(network: Network) -> list[str]:
 
 
 def training_row(network: Network) -> list[str]:
-    """Return the cells on the digits."""
-    found = stored(network).get("training")
+    """Return the cells on the digits; the last two are of the second training."""
+    found, general = stored(network).get("training"), stored(network).get("training_general")
     if found is None:
-        return [network.title, MISSING, "", "", "", "", ""]
+        return [network.title, MISSING, "", "", "", "", "", "", ""]
     return [
         network.title,
         str(found["edge"]),
@@ -64,6 +64,8 @@ def training_row(network: Network) -> list[str]:
         f"{found['fp32_top1_percent']:.1f}",
         f"{found['converted_top1_percent']:.1f}",
         f"{found['finetuned_top1_percent']:.1f}",
+        f"{general['fp32_top1_percent']:.1f}" if general else MISSING,
+        f"{general['finetuned_top1_percent']:.1f}" if general else "",
     ]
 
 
@@ -102,6 +104,8 @@ TABLES = {
             "epochs FP32 + binary",
             "FP32, %",
             "converted, %",
+            "fine-tuned, %",
+            "FP32, second training, %",
             "fine-tuned, %",
         ),
         training_row,
