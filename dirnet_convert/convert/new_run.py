@@ -15,7 +15,7 @@ from dirnet_convert.convert.binarize_network import Binarized, binarize_network
 from dirnet_convert.convert.calibrate import LayerBits, calibrate
 from dirnet_convert.convert.detector import binarize_detector
 from dirnet_convert.convert.rebuild import load_fp32_run, run_entry, save_state
-from dirnet_convert.convert.trace import REJECTIONS
+from dirnet_convert.convert.trace import REJECTIONS, rejection_of
 from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import DataInfo, ImageSource
 from dirnet_convert.environment import package_versions
@@ -227,12 +227,8 @@ def check_output(network: nn.Module, image: torch.Tensor, config: RunConfig) -> 
         with torch.no_grad():
             output = network.eval()(image)
     except REJECTIONS as error:
-        shape = "x".join(str(size) for size in image.shape[1:])
-        cause = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise DirnetError(
-            f"{config.recipe.model.name} does not take images of {shape} ({cause}); choose another "
-            "--image-size."
-        ) from error
+        what = rejection_of(network, image, error)
+        raise DirnetError(f"{config.recipe.model.name} {what}") from error
     if config.task is Task.DETECTION:
         check_detections(output, config.recipe.model.name)
         return

@@ -16,6 +16,8 @@ from dirnet_convert.graph import counted_calls
 from dirnet_convert.modes import evaluating
 
 _OPAQUE = "opaque"
+# Of grey and of coloured images.
+_COMMON_CHANNELS = (1, 3)
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,25 @@ def check_image(network: nn.Module, image: Tensor) -> None:
         with evaluating(network), torch.no_grad():
             network(image)
     except REJECTIONS as error:
-        shape = "x".join(str(size) for size in image.shape[1:])
-        raise DirnetError(
-            f"The network does not take images of {shape} ({cause_of(error)}); choose another --image-size."
-        ) from error
+        raise DirnetError(f"The network {rejection_of(network, image, error)}") from error
+
+
+def rejection_of(network: nn.Module, image: Tensor, error: BaseException) -> str:
+    """Return what to say of a ``network`` in eval mode that raised ``error`` for an image (1, C, H, W), and
+    what to do."""
+    shape = "x".join(str(size) for size in image.shape[1:])
+    for channels in _COMMON_CHANNELS:
+        other = image[:, :1].expand(-1, channels, -1, -1)
+        try:
+            with evaluating(network), torch.no_grad():
+                network(other)
+        except REJECTIONS:
+            continue
+        return (
+            f"takes images of {channels} channels, and these have {image.shape[1]}; choose other images or "
+            "another network."
+        )
+    return f"does not take images of {shape} ({cause_of(error)}); choose another --image-size."
 
 
 def count_calls(network: nn.Module, image: Tensor) -> Counter[str]:
