@@ -75,6 +75,7 @@ def check_estimator(estimator: EstimatorOptions) -> None:
         ("clip_tau_max", 0.5 < estimator.clip_tau_max < 1, "between 0.5 and 1"),
         ("gradual_weights", 0 <= estimator.gradual_weights <= 1, "between 0 and 1"),
         ("gradual_inputs", 0 <= estimator.gradual_inputs <= 1, "between 0 and 1"),
+        ("gradual_structure", 0 <= estimator.gradual_structure <= 1, "between 0 and 1"),
     ):
         if not valid:
             raise UsageError(f"estimator.{name} is {getattr(estimator, name)}; it must be {rule}.")

@@ -179,8 +179,10 @@ class EstimatorOptions:
     ``window`` is the half-width of STE's and POLYNOMIAL's slope and where RESTE's ends; RESTE's power grows
     from 1 to ``power_max``. The ``input_`` numbers are those of inputs where they are not the same as for
     weights: 0, and -1 for epsilon, say that they are. Over the first ``gradual_weights`` and
-    ``gradual_inputs`` (shares of the training) full precision fades into sign(). ``clip`` holds latent
-    weights at ``clip_bound``, or at a quantile that moves from ``clip_tau_min`` to ``clip_tau_max``.
+    ``gradual_inputs`` (shares of the training) full precision fades into sign(), and over the first
+    ``gradual_structure`` the pretrained network's shortcuts and activations into the binary network's.
+    ``clip`` holds latent weights at ``clip_bound``, or at a quantile that moves from ``clip_tau_min`` to
+    ``clip_tau_max``.
     """
 
     weights: EstimatorKind = EstimatorKind.DTE
@@ -196,6 +198,7 @@ class EstimatorOptions:
     input_window: float = 0.0
     gradual_weights: float = 0.0
     gradual_inputs: float = 0.0
+    gradual_structure: float = 0.0
     quantile_steps: int = 100
     clip: WeightClip = WeightClip.NONE
     clip_bound: float = 1.0

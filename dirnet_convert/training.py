@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from dirnet_convert.convert.fading import with_fading_structure
 from dirnet_convert.convert.new_run import (
     check_images,
     check_output,
@@ -69,6 +70,8 @@ def finetune_run(
     network = load_run(run)
     if recipe.distill.representations and config.task is not Task.DETECTION:
         network = with_representations(network, recipe.distill.representations)
+    if recipe.estimator.gradual_structure > 0.0:
+        network = with_fading_structure(network)
     set_estimators(network.student, recipe.estimator)
     job = TrainJob(
         run=run,

@@ -12,6 +12,7 @@ from torch.nn import functional
 from dirnet_convert.binarize.activations import ShiftedPReLU
 from dirnet_convert.binarize.layers import BinaryLinear
 from dirnet_convert.convert.blocks import Course, call_name, is_binary
+from dirnet_convert.convert.originals import note_original
 from dirnet_convert.convert.trace import shape_of
 from dirnet_convert.graph import module_of
 from dirnet_convert.recipe import Activation
@@ -84,10 +85,16 @@ def replace_activations(
         with student.graph.inserting_after(node):
             new = student.graph.call_module(target, (source,))
         new.meta["shape"] = shape_of(node)
+        note_original(new, _as_module(student, node))
         node.replace_all_uses_with(new)
         student.graph.erase_node(node)
         renamed[node.name] = new.name
     return renamed
+
+
+def _as_module(student: fx.GraphModule, relu: fx.Node) -> nn.Module:
+    clipped = relu.target is functional.relu6 or isinstance(module_of(student, relu), nn.ReLU6)
+    return nn.ReLU6() if clipped else nn.ReLU()
 
 
 def _fed_layers(student: fx.GraphModule, node: fx.Node, course: Course) -> list[nn.Module | None]:

@@ -16,6 +16,7 @@ from dirnet_convert.binarize.padding import PadMode
 from dirnet_convert.convert.activation_swap import is_relu, replace_activations
 from dirnet_convert.convert.blocks import Block, is_binary, only_user, residual_blocks
 from dirnet_convert.convert.facts import is_add
+from dirnet_convert.convert.originals import note_operand, note_original, rename_operands
 from dirnet_convert.convert.trace import ancestors, shape_of
 from dirnet_convert.graph import module_of
 from dirnet_convert.recipe import Activation, ConvertOptions, Shortcut
@@ -56,6 +57,7 @@ def restructure(student: fx.GraphModule, options: ConvertOptions) -> StructureRe
     if options.activation is not Activation.KEEP:
         adds = {block.add.name for block in blocks} | set(shortcuts)
         renamed = replace_activations(student, options.activation, adds)
+        rename_operands(student.graph, renamed)
     student.graph.eliminate_dead_code()
     student.delete_all_unused_submodules()
     student.graph.lint()
@@ -185,6 +187,7 @@ def _add_shortcuts(student: fx.GraphModule, blocks: list[Block]) -> tuple[str, .
             with student.graph.inserting_after(out):
                 add = student.graph.call_function(operator.add, (out, source))
             add.meta["shape"] = shape_of(out)
+            note_original(add, out)
             user.replace_input_with(out, add)
             added.append(add.name)
             covered += 1
@@ -196,6 +199,7 @@ def _add_shortcuts(student: fx.GraphModule, blocks: list[Block]) -> tuple[str, .
         same_shape = shape_of(own_input) == shape_of(block.add)
         if same_shape and isinstance(module_of(student, last), BinaryConv2d):
             block.add.replace_input_with(block.shortcut, own_input)
+            note_operand(block.add, block.shortcut, own_input)
     _sort(student.graph)
     return tuple(added)
 

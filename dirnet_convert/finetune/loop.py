@@ -28,6 +28,7 @@ from dirnet_convert.finetune.schedule import (
     part_progress,
     receiving_shares,
     set_estimator_progress,
+    set_structure_progress,
 )
 from dirnet_convert.finetune.selection import better, part_training_images
 from dirnet_convert.finetune.state import TrainState
@@ -154,7 +155,9 @@ def _one_step(training: _Training, images: torch.Tensor, labels: Any) -> float:
     if job.estimator is not None:
         if state.step % job.estimator.quantile_steps == 0:
             observe_distributions(task.observed(state.student), images)
-        set_estimator_progress(state.student, state.step, state.first_part_steps, state.total_steps)
+        position = (state.step, state.first_part_steps, state.total_steps)
+        set_estimator_progress(state.student, *position)
+        set_structure_progress(job.student_forward, job.estimator, *position)
     random = take_random_states(state.device)
     total, parts = training.step(images, labels)
     # One read of everything: on an accelerator each would wait for it.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from dirnet_convert.binarize.activations import ShiftedPReLU
+from dirnet_convert.binarize.fading import FadingNetwork
 from dirnet_convert.graph import module_of
 from dirnet_convert.runtime.torch_memory import TYPES
 from dirnet_convert.runtime.torch_norm_tail import TailActivation, TailInputs, norm_tail
@@ -71,7 +72,11 @@ class NormTail(nn.Module):
 def with_norm_tails(network: nn.Module) -> nn.Module:
     """Return ``network``, whose parameters it shares, with each batch norm in front of a sum, an activation,
     or both in that order, computed as one; a network without a graph is returned as it is.
+
+    A FadingNetwork is itself changed.
     """
+    if isinstance(network, FadingNetwork):
+        network.change(with_norm_tails)
     if not isinstance(network, fx.GraphModule):
         return network
     joined = fx.GraphModule(network, copy.deepcopy(network.graph))

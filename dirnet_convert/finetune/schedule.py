@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from dirnet_convert.binarize.clip import clip_weight
 from dirnet_convert.binarize.estimators import Estimator
+from dirnet_convert.binarize.fading import FadingNetwork
 from dirnet_convert.binarize.layers import BinaryLayer, LayerShares, binary_layers, show_inputs
 from dirnet_convert.modes import evaluating
 from dirnet_convert.recipe import EstimatorOptions, ScheduleKind, TrainOptions, WeightClip
@@ -81,15 +82,29 @@ def set_estimator_progress(model: nn.Module, step: int, first: int, total: int) 
         layer.input_estimator.set_progress(fraction, blend=1.0 if 0 < first <= step else None)
 
 
+def set_structure_progress(
+    forward: nn.Module, options: EstimatorOptions, step: int, first: int, total: int
+) -> None:
+    """Move what fades around binary layers of ``forward`` to where it stands after ``step`` of ``total``
+    steps; it has ended when the ``first`` ones have."""
+    share = options.gradual_structure
+    for module in forward.modules():
+        if isinstance(module, FadingNetwork):
+            fraction = 1.0 if 0 < first <= step else part_progress(step, first, total)
+            module.set_blend(min(1.0, fraction / share) if share > 0.0 else 1.0)
+
+
 def fading_note(options: EstimatorOptions, train: TrainOptions) -> str:
     """Return what a person should know of a training in which real values fade into signs, or nothing."""
-    share = max(options.gradual_weights, options.gradual_inputs)
+    share = max(options.gradual_weights, options.gradual_inputs, options.gradual_structure)
     if share == 0.0:
         return ""
+    structure = options.gradual_structure > 0.0
+    what = "The pretrained network fades into the binary one" if structure else "Real values fade into signs"
     whole = "each part of the training" if train.inputs_first > 0.0 else "the training"
     again = ", when the step is compiled again" if train.compile else ""
     return (
-        f"Real values fade into signs over the first {100 * share:g} % of {whole}; the test "
+        f"{what} over the first {100 * share:g} % of {whole}; the test "
         f"accuracy is that of the binary network all along, and may stay near chance until then{again}."
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from dirnet_convert.binarize.fading import FadingNetwork
 from dirnet_convert.binarize.kernel_conv import Arithmetic
 from dirnet_convert.data.boxes import Target
 from dirnet_convert.data.source import ImageSource
@@ -96,7 +97,7 @@ class ClassificationTask(TrainTask):
         if job.distill.label_weight == job.distill.logit_weight == 0.0:
             return True
         # A graph holds what it calls; one process needs no answer.
-        if job.ranks.count == 1 or isinstance(network, fx.GraphModule):
+        if job.ranks.count == 1 or isinstance(network, fx.GraphModule | FadingNetwork):
             return False
         image = job.data.calibration_images(1, job.seed).to(job.ranks.device)
         with counted_calls(network) as calls, evaluating(network), torch.no_grad():

@@ -44,6 +44,11 @@ class DetectorForward(nn.Module):
         twin.backbone = self._remembering
         self.detector = twin
 
+    def change_backbone(self, changed: Callable[[nn.Module], nn.Module]) -> None:
+        """Put what ``changed`` makes of the backbone, with the same parameters, in its place."""
+        network = changed(self._remembering.network)
+        self._remembering.network, self._remembering.call = network, network.__call__
+
     def run_backbone_by(self, changed: Callable[[nn.Module], Callable[[Tensor], object]]) -> None:
         """Run the backbone by what ``changed`` makes of it, with the same parameters."""
         # Its method, since a module itself would become a child of this one.

@@ -202,6 +202,11 @@ def test_a_fading_training_says_what_its_test_accuracy_is() -> None:
     assert "the first 25 % of the training;" in fading_note(fading, TrainOptions())
     assert fading_note(fading, TrainOptions()).endswith(", when the step is compiled again.")
     assert fading_note(fading, TrainOptions(compile=False)).endswith("stay near chance until then.")
+    structure = EstimatorOptions(gradual_structure=0.1)
+    assert fading_note(structure, TrainOptions()).startswith(
+        "The pretrained network fades into the binary one over"
+    )
+    assert "the first 10 % of the training;" in fading_note(structure, TrainOptions())
     assert "the first 25 % of each part" in fading_note(fading, TrainOptions(inputs_first=0.5))
 
 

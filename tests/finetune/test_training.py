@@ -15,6 +15,7 @@ from dirnet_convert.convert.new_run import convert_to_run
 from dirnet_convert.convert.rebuild import load_fp32_run
 from dirnet_convert.convert.representations import with_representations
 from dirnet_convert.errors import UsageError
+from dirnet_convert.finetune.observer import SilentObserver, StepReport
 from dirnet_convert.recipe import (
     ConvertOptions,
     DataOptions,
@@ -257,3 +258,48 @@ def test_the_default_representations_are_the_blocks_ends(recipe: Recipe, pretrai
     inner = with_representations(built, ["4.relu", "4.bn?", "*.conv1"]).structure.representations
     assert len(inner) == 4
     assert {pair.teacher == pair.student for pair in inner} == {True, False}
+
+
+class _StopError(Exception):
+    pass
+
+
+class _Losses(SilentObserver):
+    """Keeps the loss of each step, and ends the training after one of them, as a crash would."""
+
+    def __init__(self, stop_at: int = 0) -> None:
+        self.stop_at, self.losses = stop_at, []
+
+    def stepped(self, report: StepReport) -> None:
+        self.losses.append(report.loss)
+        if report.step == self.stop_at:
+            raise _StopError
+
+
+def test_a_training_that_begins_as_its_teacher_goes_on_bit_for_bit(recipe: Recipe, tmp_path: Path) -> None:
+    # Long enough that running statistics are those of a batch.
+    longer = dataclasses.replace(recipe, pretrain=dataclasses.replace(TRAIN, epochs=20))
+    pretrained = new_pretrain_run(longer, tmp_path / "fp32")
+    pretrain_run(pretrained)
+    train = dataclasses.replace(TRAIN, epochs=2, lr=1e-4, checkpoint_minutes=0.0)
+    logits = DistillOptions(label_weight=0.0, logit_weight=1.0)
+    source = dataclasses.replace(
+        recipe, model=ModelOptions(str(pretrained.path)), finetune=train, distill=logits
+    )
+    first = {}
+    for structure in (0.0, 0.7):
+        estimator = EstimatorOptions(gradual_weights=0.7, gradual_inputs=0.7, gradual_structure=structure)
+        wanted = dataclasses.replace(source, estimator=estimator)
+        straight = convert_to_run(wanted, tmp_path / f"straight-{structure}").run
+        stopped = convert_to_run(wanted, tmp_path / f"stopped-{structure}").run
+        whole = _Losses()
+        finetune_run(straight, observer=whole)
+        # Of six steps four fade.
+        with pytest.raises(_StopError):
+            finetune_run(stopped, observer=_Losses(stop_at=2))
+        finetune_run(stopped)
+        ours, theirs = load_file(straight.model_path), load_file(stopped.model_path)
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+        first[structure] = whole.losses[0]
+    # The statistics of a batch are all that parts it from its teacher at the first step.
+    assert first[0.7] < 0.2 * first[0.0]

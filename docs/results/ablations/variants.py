@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 # What all rows share: the recipe cifar10-resnet20 without fading.
 RECIPE = "cifar10-resnet20"
-COMMON = ("estimator.gradual_inputs=0", "estimator.gradual_weights=0")
+COMMON = (
+    "estimator.gradual_inputs=0",
+    "estimator.gradual_weights=0",
+    "estimator.gradual_structure=0",
+)
 
 STE = ("estimator.weights=ste", "estimator.inputs=ste")
 LABELS = ("distill.label_weight=1", "distill.logit_weight=0")
@@ -78,6 +82,17 @@ VARIANTS = (
         "fading over a quarter of the training instead of half",
         (*LOGITS, "estimator.gradual_inputs=0.25", "estimator.gradual_weights=0.25"),
         "gradual",
+    ),
+    Variant(
+        "gradual_structure",
+        "+ activations and shortcuts fade too",
+        (
+            *LOGITS,
+            "estimator.gradual_inputs=0.25",
+            "estimator.gradual_weights=0.25",
+            "estimator.gradual_structure=0.25",
+        ),
+        "gradual_short",
     ),
     Variant(
         "gradual_ste",
