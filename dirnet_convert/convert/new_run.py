@@ -14,7 +14,6 @@ from dirnet_convert.binarize.layers import BinaryLayer
 from dirnet_convert.convert.binarize_network import Binarized, binarize_network
 from dirnet_convert.convert.calibrate import LayerBits, calibrate
 from dirnet_convert.convert.detector import binarize_detector
-from dirnet_convert.convert.norm_start import start_added_norms
 from dirnet_convert.convert.rebuild import load_fp32_run, run_entry, save_state
 from dirnet_convert.convert.trace import REJECTIONS, rejection_of
 from dirnet_convert.data.registry import open_data
@@ -211,9 +210,7 @@ def _original_accuracy(teacher: nn.Module, data: ImageSource, config: RunConfig)
 def _calibrate(built: Binarized, images: torch.Tensor, config: RunConfig) -> tuple[LayerBits, ...]:
     threshold = config.recipe.convert.threshold
     if config.task is not Task.DETECTION:
-        start_added_norms(built.student, built.teacher, built.structure.norms, images)
         return calibrate(built.student, images, threshold)
-    start_added_norms(built.student.backbone, built.teacher.backbone, built.structure.norms, images)
     bits = calibrate(FeatureForward(built.student), images, threshold, DETECTION_BATCH)
     return tuple(dataclasses.replace(layer, name=layer.name.removeprefix("detector.")) for layer in bits)
 

@@ -15,7 +15,6 @@ from dirnet_convert.binarize.fading import Fade, FadingNetwork
 from dirnet_convert.convert.binarize_network import Binarized
 from dirnet_convert.convert.detector import binarize_detector
 from dirnet_convert.convert.fading import with_fading_structure
-from dirnet_convert.convert.norm_start import start_added_norms
 from dirnet_convert.finetune.norm_tails import with_norm_tails
 from dirnet_convert.finetune.schedule import set_estimator_progress, set_estimators, set_structure_progress
 from dirnet_convert.models.catalog import find_model
@@ -81,28 +80,6 @@ def test_a_training_begins_as_the_pretrained_network_and_ends_as_the_binary_one(
         assert _distances(network, images)[1] == 0.0
     if isinstance(network.student_forward, FadingNetwork):
         assert to_student > NEAR and not network.student_forward.fades
-
-
-@pytest.mark.parametrize("activation", list(Activation))
-def test_batch_norms_that_were_added_begin_with_the_pretrained_layers_sizes(
-    activation: Activation, convert: Convert, randomized: Callable[[nn.Module], nn.Module]
-) -> None:
-    torch.manual_seed(7)
-    print("seed 7")
-    plain = nn.Sequential(
-        *(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.ReLU()),
-        *(nn.Conv2d(32, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(800, 10)),
-    )
-    built = convert(randomized(plain), size=27, activation=activation)
-    assert len(built.structure.norms) == 2
-    images = torch.randn(8, 3, 27, 27)
-    network = _started(built)
-    network.teacher.eval()
-    network.student.get_submodule("1").eval()
-    _at(network, 0)
-    assert _distances(network, images)[0] > NEAR
-    start_added_norms(built.student, built.teacher, built.structure.norms, images)
-    assert _distances(network, images)[0] < NEAR
 
 
 def test_structure_may_fade_alone_and_ends_with_the_first_part(convert: Convert) -> None:
