@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dirnet_convert.binarize.dte import magnitude_quantile, two_stage_k, two_stage_t
 from dirnet_convert.binarize.ede import scheduled_t
+from dirnet_convert.binarize.fading import scheduled_blend
 from dirnet_convert.binarize.sign import estimated_sign, hard_sign, slope_of
 from dirnet_convert.recipe import EstimatorKind, EstimatorOptions
 
@@ -112,7 +113,7 @@ class Estimator(nn.Module):
             self.t.copy_(two_stage_t(scheduled_t(fraction, self.t_min, self.t_max), self.quantile))
         self.k.copy_(two_stage_k(self.t))
         if blend is None:
-            blend = min(1.0, fraction / self.gradual) if self.gradual > 0.0 else 1.0
+            blend = scheduled_blend(fraction, self.gradual)
         self.blend.fill_(blend)
         self.fades = blend < 1.0
 

@@ -9,6 +9,16 @@ import torch
 from torch import Tensor, nn
 
 
+def scheduled_blend(fraction: float, share: float) -> float:
+    """Return how far something that fades over the first ``share`` of a training is after ``fraction`` of it,
+    both in [0, 1]: 0 at the beginning, 1 at its end and from then on, and always where ``share`` is 0.
+
+    >>> scheduled_blend(0.125, 0.5), scheduled_blend(0.5, 0.25), scheduled_blend(0.0, 0.0)
+    (0.25, 1.0, 1.0)
+    """
+    return min(1.0, fraction / share) if share > 0.0 else 1.0
+
+
 class Fade(nn.Module):
     """(1 - blend) * before + blend * after, of two tensors of one shape.
 

@@ -111,9 +111,10 @@ def rejection_of(network: nn.Module, image: Tensor, error: BaseException) -> str
                 network(other)
         except REJECTIONS:
             continue
+        takes = "1 channel" if channels == 1 else f"{channels} channels"
         return (
-            f"takes images of {channels} channels, and these have {image.shape[1]}; choose other images or "
-            "another network."
+            f"takes images of {takes}, and these have {image.shape[1]}; choose other images or another "
+            "network."
         )
     return f"does not take images of {shape} ({cause_of(error)}); choose another --image-size."
 

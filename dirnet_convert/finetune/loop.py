@@ -157,7 +157,8 @@ def _one_step(training: _Training, images: torch.Tensor, labels: Any) -> float:
             observe_distributions(task.observed(state.student), images)
         position = (state.step, state.first_part_steps, state.total_steps)
         set_estimator_progress(state.student, *position)
-        set_structure_progress(job.student_forward, job.estimator, *position)
+        if job.estimator.gradual_structure > 0.0:
+            set_structure_progress(job.student_forward, job.estimator, *position)
     random = take_random_states(state.device)
     total, parts = training.step(images, labels)
     # One read of everything: on an accelerator each would wait for it.

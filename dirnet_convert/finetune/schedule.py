@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from dirnet_convert.binarize.clip import clip_weight
 from dirnet_convert.binarize.estimators import Estimator
-from dirnet_convert.binarize.fading import FadingNetwork
+from dirnet_convert.binarize.fading import FadingNetwork, scheduled_blend
 from dirnet_convert.binarize.layers import BinaryLayer, LayerShares, binary_layers, show_inputs
 from dirnet_convert.modes import evaluating
 from dirnet_convert.recipe import EstimatorOptions, ScheduleKind, TrainOptions, WeightClip
@@ -87,15 +87,14 @@ def set_structure_progress(
 ) -> None:
     """Move what fades around binary layers of ``forward`` to where it stands after ``step`` of ``total``
     steps; it has ended when the ``first`` ones have."""
-    share = options.gradual_structure
+    fraction = 1.0 if 0 < first <= step else part_progress(step, first, total)
     for module in forward.modules():
         if isinstance(module, FadingNetwork):
-            fraction = 1.0 if 0 < first <= step else part_progress(step, first, total)
-            module.set_blend(min(1.0, fraction / share) if share > 0.0 else 1.0)
+            module.set_blend(scheduled_blend(fraction, options.gradual_structure))
 
 
 def fading_note(options: EstimatorOptions, train: TrainOptions) -> str:
-    """Return what a person should know of a training in which real values fade into signs, or nothing."""
+    """Return what a person should know of a training in which something fades, or nothing."""
     share = max(options.gradual_weights, options.gradual_inputs, options.gradual_structure)
     if share == 0.0:
         return ""

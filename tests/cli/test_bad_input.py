@@ -295,7 +295,7 @@ def test_a_network_of_other_classes_or_images_is_not_trained(
     )
     own = tmp_path / "own.py"
     assert "10 classes" in refused(2, "pretrain", f"{own}:five", "--data", "digits")
-    assert "takes images of 1 channels, and these have 3" in refused(
+    assert "takes images of 1 channel, and these have 3" in refused(
         1, "pretrain", f"{own}:grey", "--data", "digits"
     )
     assert not runs_below_tmp.exists()
