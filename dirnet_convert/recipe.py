@@ -84,6 +84,7 @@ class Attention(enum.StrEnum):
     SUM_SQUARES = "sum_squares"
     MEAN_ABS = "mean_abs"
     MAX_NORMALIZED = "max_normalized"
+    CHANNELS = "channels"
 
 
 class Distance(enum.StrEnum):

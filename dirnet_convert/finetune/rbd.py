@@ -1,4 +1,5 @@
-"""Distillation of representations (RBD): where the student looks, compared with where its teacher looks.
+"""Distillation of representations (RBD): where the student looks, or what it sees there, compared with its
+teacher.
 
 RECONSTRUCTION. The DIR-Net abstract says that representations are distilled from the full-precision network;
 its formula and weight were not at hand. The attention maps here are those of Zagoruyko and Komodakis (ICLR
@@ -24,14 +25,18 @@ _LEAST = 1e-12
 def attention_map(representation: Tensor, form: Attention = Attention.SUM_SQUARES) -> Tensor:
     """Return the attention map of (N, C, H, W) as (N, H*W); of (N, C) channels stand for places.
 
-    SUM_SQUARES and MEAN_ABS give maps of length 1, MAX_NORMALIZED ones whose largest value is 1.
+    SUM_SQUARES and MEAN_ABS give maps of length 1, MAX_NORMALIZED ones whose largest value is 1. CHANNELS
+    leaves the channels apart: all values with their signs, as (N, C*H*W) of length 1.
 
     Source: Zagoruyko and Komodakis, ICLR 2017: squares, or magnitudes, added up over channels and divided by
     their L2 norm; the division by the maximum is that of a public re-implementation of Real-to-Binary.
+    CHANNELS is ours: a channel of the student began as the same channel of its teacher.
 
     >>> attention_map(torch.tensor([[[[3.0, 0.0]], [[0.0, 2.0]]]])).round(decimals=4)
     tensor([[0.9138, 0.4061]])
     """
+    if form is Attention.CHANNELS:
+        return functional.normalize(representation.flatten(1), dim=1)
     # A(F) = sum over c of F_c^2, or mean over c of |F_c|;  a = vec(A) / ||vec(A)||_2, or vec(A) / max(A)
     energy = representation.abs() if form is Attention.MEAN_ABS else representation.square()
     if energy.dim() > 2:
@@ -66,7 +71,8 @@ def rbd_loss(
     Source: reconstruction (see the module): L_RBD = sum over l of ||a_l^S - a_l^T||_2, or another distance.
 
     Raises:
-        DirnetError: the lists are empty or differ in length, or a pair differs in height or width.
+        DirnetError: the lists are empty or differ in length, or a pair differs in height or width, or in
+            channels where these are compared.
 
     >>> maps = [torch.ones(1, 2, 4, 4)]
     >>> rbd_loss(maps, maps)
@@ -83,6 +89,11 @@ def rbd_loss(
             raise DirnetError(
                 f"A representation of the network has shape {tuple(ours.shape)} and the teacher's "
                 f"{tuple(theirs.shape)}; train without with --set distill.rbd_weight=0."
+            )
+        if attention is Attention.CHANNELS and ours.shape[1] != theirs.shape[1]:
+            raise DirnetError(
+                f"A representation of the network has {ours.shape[1]} channels and the teacher's "
+                f"{theirs.shape[1]}; compare them without, with --set distill.attention=sum_squares."
             )
         ours, theirs = attention_map(ours, attention), attention_map(theirs, attention)
         total = total + map_distance(ours, theirs, distance)

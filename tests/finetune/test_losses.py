@@ -85,13 +85,16 @@ def test_parts_are_weighed() -> None:
 @pytest.mark.parametrize("form", list(Attention))
 @pytest.mark.parametrize("distance", list(Distance))
 def test_every_form_of_rbd_follows_its_formula(form: Attention, distance: Distance) -> None:
-    ours, theirs = _random(3, 4, 5, 5).requires_grad_(), _random(3, 6, 5, 5, seed=1)
+    # Only where channels are compared do both need the same number.
+    channels = 4 if form is Attention.CHANNELS else 6
+    ours, theirs = _random(3, 4, 5, 5).requires_grad_(), _random(3, channels, 5, 5, seed=1)
 
     def plain(x: torch.Tensor) -> torch.Tensor:
         energy = {
             Attention.SUM_SQUARES: (x**2).sum(0),
             Attention.MEAN_ABS: x.abs().mean(0),
             Attention.MAX_NORMALIZED: (x**2).mean(0),
+            Attention.CHANNELS: x,
         }[form].flatten()
         return energy / (energy.max() if form is Attention.MAX_NORMALIZED else energy.norm())
 
@@ -116,3 +119,5 @@ def test_representations_that_do_not_match_are_refused() -> None:
         rbd_loss([], [])
     with pytest.raises(DirnetError, match="rbd_weight=0"):
         rbd_loss([_random(1, 2, 4, 4)], [_random(1, 2, 2, 2)])
+    with pytest.raises(DirnetError, match=r"2 channels and the teacher's 3; .*attention=sum_squares"):
+        rbd_loss([_random(1, 2, 4, 4)], [_random(1, 3, 4, 4)], Attention.CHANNELS)

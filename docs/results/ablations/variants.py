@@ -20,6 +20,8 @@ RBD = ("distill.rbd_weight=1",)
 NO_IMB = ("convert.balance_weights=false", "convert.scale_weights=false")
 DTE = ("estimator.weights=dte", "estimator.inputs=dte")
 GRADUAL = ("estimator.gradual_inputs=0.5", "estimator.gradual_weights=0.5")
+GRADUAL_SHORT = ("estimator.gradual_inputs=0.25", "estimator.gradual_weights=0.25")
+CHANNELS = ("distill.attention=channels", "distill.distance=cosine")
 HARDTANH = "convert.activation=hardtanh"
 
 
@@ -80,18 +82,25 @@ VARIANTS = (
     Variant(
         "gradual_short",
         "fading over a quarter of the training instead of half",
-        (*LOGITS, "estimator.gradual_inputs=0.25", "estimator.gradual_weights=0.25"),
+        (*LOGITS, *GRADUAL_SHORT),
         "gradual",
     ),
     Variant(
         "gradual_structure",
         "+ activations and shortcuts fade too",
-        (
-            *LOGITS,
-            "estimator.gradual_inputs=0.25",
-            "estimator.gradual_weights=0.25",
-            "estimator.gradual_structure=0.25",
-        ),
+        (*LOGITS, *GRADUAL_SHORT, "estimator.gradual_structure=0.25"),
+        "gradual_short",
+    ),
+    Variant(
+        "gradual_rbd",
+        "+ RBD, gradual",
+        (*LOGITS, *GRADUAL_SHORT, *RBD),
+        "gradual_short",
+    ),
+    Variant(
+        "gradual_channels",
+        "+ RBD of whole representations, gradual",
+        (*LOGITS, *GRADUAL_SHORT, *RBD, *CHANNELS),
         "gradual_short",
     ),
     Variant(
