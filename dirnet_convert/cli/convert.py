@@ -29,6 +29,7 @@ from dirnet_convert.run import run_of_model
 if TYPE_CHECKING:
     from dirnet_convert.convert.new_run import ConvertResult
     from dirnet_convert.evaluate import Accuracy
+    from dirnet_convert.recipe import Recipe
 
 
 def command(
@@ -69,7 +70,7 @@ def command(
     if json:
         print_json(_summary(result, recipe_name))
         return
-    _print(result, recipe_name)
+    _print(result, recipe_name, chosen)
 
 
 def _summary(result: ConvertResult, recipe_name: str) -> dict[str, object]:
@@ -86,11 +87,12 @@ def _summary(result: ConvertResult, recipe_name: str) -> dict[str, object]:
         "shortcuts": result.network.structure.shortcuts,
         "trace_failure": result.network.trace_failure,
         "untraced_modules": result.network.untraced_modules,
+        "rbd_weight": result.config.recipe.distill.rbd_weight,
         "notes": result.notes,
     }
 
 
-def _print(result: ConvertResult, recipe_name: str) -> None:
+def _print(result: ConvertResult, recipe_name: str, asked: Recipe) -> None:
     from dirnet_convert.cli.plan_table import plan_table, plan_totals, trace_lines
 
     network, config = result.network, result.config
@@ -111,6 +113,10 @@ def _print(result: ConvertResult, recipe_name: str) -> None:
     )
     for sentence in trace_lines(network.trace_failure, network.untraced_modules):
         changes.add_row("graph", sentence)
+    if asked.distill.rbd_weight != config.recipe.distill.rbd_weight:
+        changes.add_row(
+            "teacher", "no representations to compare with its own: distill.rbd_weight is 0 in this run"
+        )
     for sentence in result.notes:
         changes.add_row("data", sentence)
     changes.add_row("recipe", recipe_name)

@@ -182,6 +182,7 @@ def _write(
     binarize = binarize_detector if config.task is Task.DETECTION else binarize_network
     built = binarize(network, images[:1], recipe.convert, recipe.estimator)
     check_output(built.teacher, images[:1], config)
+    config = dataclasses.replace(config, recipe=_learnable(recipe, built))
     original = _original_accuracy(built.teacher, data, config)
     bits = _calibrate(built, images, config)
     for part in (built.student, built.teacher, built.student_forward, built.teacher_forward):
@@ -198,6 +199,20 @@ def _write(
         # run.toml makes the folder a run, so it comes last.
         run.write_config(config)
     return ConvertResult(run, config, built, bits, original, data.notes)
+
+
+def _learnable(recipe: Recipe, built: Binarized) -> Recipe:
+    """Return ``recipe``, without distillation of representations where ``built`` has none to compare."""
+    distill = recipe.distill
+    named = distill.representations and not built.trace_failure
+    if distill.rbd_weight == 0.0 or built.structure.representations or named:
+        return recipe
+    if distill.label_weight == 0.0 and distill.logit_weight == 0.0:
+        raise UsageError(
+            f"{recipe.model.name} has no representations to compare with its teacher's, and nothing else is "
+            "to be learnt from; set distill.label_weight or distill.logit_weight above 0."
+        )
+    return dataclasses.replace(recipe, distill=dataclasses.replace(distill, rbd_weight=0.0))
 
 
 def _original_accuracy(teacher: nn.Module, data: ImageSource, config: RunConfig) -> Accuracy | None:

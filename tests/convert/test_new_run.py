@@ -170,6 +170,20 @@ def test_a_persons_own_network_is_rebuilt_from_the_runs_copy(
             assert torch.equal(answer, getattr(built, name)(images))
 
 
+def test_representations_are_compared_only_where_there_are_some(recipe: Recipe, own_file: Path) -> None:
+    def asked(model: str, **weights: float) -> Recipe:
+        own = _own(recipe, f"{own_file}:{model}")
+        return dataclasses.replace(own, distill=dataclasses.replace(own.distill, **weights))
+
+    def kept(model: str) -> float:
+        result = convert_to_run(asked(model, label_weight=0.0, logit_weight=1.0, rbd_weight=2.0))
+        return result.run.read_config().recipe.distill.rbd_weight
+
+    assert (kept("plain"), kept("branching")) == (2.0, 0.0)
+    with pytest.raises(UsageError, match=r"nothing else is to be learnt from; set distill\.label_weight"):
+        convert_to_run(asked("branching", label_weight=0.0, logit_weight=0.0, rbd_weight=2.0))
+
+
 def test_a_network_of_other_outputs_is_refused(recipe: Recipe, own_file: Path, runs_below_tmp: Path) -> None:
     with pytest.raises(UsageError, match=r"returns \(1, 7\) for one image.*10 classes"):
         convert_to_run(_own(recipe, f"{own_file}:fixed"))

@@ -104,6 +104,12 @@ VARIANTS = (
         "gradual_short",
     ),
     Variant(
+        "gradual_channels16",
+        "the same with a weight of 16 instead of 1",
+        (*LOGITS, *GRADUAL_SHORT, "distill.rbd_weight=16", *CHANNELS),
+        "gradual_channels",
+    ),
+    Variant(
         "gradual_ste",
         "straight-through instead of polynomial estimator, gradual",
         (*STE, *LOGITS, *GRADUAL),
