@@ -70,6 +70,11 @@ def finetune_run(
     network = load_run(run)
     if recipe.distill.representations and config.task is not Task.DETECTION:
         network = with_representations(network, recipe.distill.representations)
+    if recipe.distill.rbd_weight > 0.0 and not network.structure.representations:
+        raise UsageError(
+            f"{recipe.model.name} has no representations to compare with its teacher's; train without, with "
+            "--set distill.rbd_weight=0."
+        )
     if recipe.estimator.gradual_structure > 0.0:
         network = with_fading_structure(network)
     set_estimators(network.student, recipe.estimator)

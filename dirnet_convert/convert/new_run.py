@@ -57,7 +57,7 @@ def convert_to_run(recipe: Recipe, out: Path | None = None, download: bool = Fal
 
     Raises:
         UsageError: an unknown network or data set, no pretrained weights for these classes, nothing to
-            binarize, or ``out`` is not empty.
+            binarize or to learn from, or ``out`` is not empty.
         DirnetError: weights or images that cannot be read or do not fit.
     """
     source_run = _pretrained_run(recipe)

@@ -65,6 +65,16 @@ class ToldItsSize(nn.Module):
 
 def told_its_size(num_classes=10):
     return ToldItsSize(num_classes)
+
+
+class Branching(ToldItsSize):
+    def forward(self, x):
+        y = self.network(x)
+        return y if y.sum() == 0 else y * 1
+
+
+def branching(num_classes=10):
+    return Branching(num_classes)
 """
 TRAIN = TrainOptions(epochs=1, batch_size=32, lr=0.01, compile=False)
 
@@ -115,6 +125,19 @@ def test_pretrain_convert_finetune(recipe: Recipe, pretrained: RunFolder, tmp_pa
     assert config.stage is Stage.FINETUNED and config.recipe == ste
     # The recipe is kept, so that nothing need be said to go on with it.
     assert finetune_run(run).already_finished
+
+
+def test_rbd_without_representations_is_refused_and_not_kept(recipe: Recipe, tmp_path: Path) -> None:
+    model = recipe.model.name.replace(":small", ":branching")
+    fp32 = new_pretrain_run(dataclasses.replace(recipe, model=ModelOptions(model, "none")), tmp_path / "fp32")
+    pretrain_run(fp32)
+    run = convert_to_run(dataclasses.replace(recipe, model=ModelOptions(str(fp32.path))), tmp_path / "b").run
+    config = run.read_config()
+    assert config.recipe.distill == dataclasses.replace(recipe.distill, rbd_weight=0.0)
+    with pytest.raises(UsageError, match=r"no representations to compare .*rbd_weight=0"):
+        finetune_run(run, dataclasses.replace(config.recipe, distill=recipe.distill))
+    assert run.read_config() == config
+    assert finetune_run(run).epochs == 1
 
 
 def test_what_was_decided_earlier_is_refused(recipe: Recipe, pretrained: RunFolder, tmp_path: Path) -> None:
