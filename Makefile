@@ -23,24 +23,24 @@ test-python: $(VENV)/.test
 	$(BIN)/pytest -m openvino
 
 test-kernels: $(VENV)/.test
-	$(BIN)/cmake -G Ninja -S kernels -B .build/kernels -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DDIRNET_BUILD_TESTS=ON
+	$(BIN)/cmake -G Ninja -S kernels -B .build/kernels -DCMAKE_MAKE_PROGRAM="$$PWD/$(BIN)/ninja" -DDIRNET_BUILD_TESTS=ON
 	$(BIN)/cmake --build .build/kernels
 	$(BIN)/ctest --test-dir .build/kernels --output-on-failure
 
 # The same tests with every memory access and every undefined operation checked.
 test-sanitizers: $(VENV)/.test
-	$(BIN)/cmake -G Ninja -S kernels -B .build/sanitizers -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DDIRNET_BUILD_TESTS=ON -DDIRNET_SANITIZE=ON
+	$(BIN)/cmake -G Ninja -S kernels -B .build/sanitizers -DCMAKE_MAKE_PROGRAM="$$PWD/$(BIN)/ninja" -DDIRNET_BUILD_TESTS=ON -DDIRNET_SANITIZE=ON
 	$(BIN)/cmake --build .build/sanitizers --target kernel_tests
 	$(BIN)/ctest --test-dir .build/sanitizers --output-on-failure --exclude-regex 'isa_objects|_on_'
 
 # The NEON kernels under an emulator; says what is missing, and fails only where CI must have it.
 test-arm64: $(VENV)/.test
-	PATH="$(abspath $(BIN)):$$PATH" kernels/tests/run_aarch64.sh .build/aarch64 || \
+	PATH="$$PWD/$(BIN):$$PATH" kernels/tests/run_aarch64.sh .build/aarch64 || \
 	  { code=$$?; [ $$code -eq 3 ] && [ -z "$$CI" ] || exit $$code; }
 
 # Wheels for Linux, x86-64 and arm64, in dist/; each is tagged as auditwheel finds it, and tried.
 wheels: $(VENV)/.wheels
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python kernels/wheels/wheels.py dist
+	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python kernels/wheels/wheels.py dist
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
