@@ -7,7 +7,6 @@ from pathlib import Path
 
 from dirnet_convert.convert.new_run import ConvertResult, convert_to_run
 from dirnet_convert.convert.rebuild import load_fp32_run, load_run
-from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import ImageSource
 from dirnet_convert.errors import UsageError
 from dirnet_convert.evaluate import Accuracy, module_predictor, session_predictor
@@ -28,9 +27,10 @@ from dirnet_convert.recipe import Recipe, Rest, Task
 from dirnet_convert.recipe_choice import RecipeChanges, choose_recipe
 from dirnet_convert.report.page import write_report_page
 from dirnet_convert.run import RunFolder, open_run
+from dirnet_convert.run_data import open_run_data
 from dirnet_convert.runtime.detector import load_detector
 from dirnet_convert.runtime.session import load_session
-from dirnet_convert.training import finetune_run, new_pretrain_run, pretrain_run
+from dirnet_convert.training import finetune_run, new_pretrain_run, pretrain_run, removed_if_refused
 
 __all__ = [
     "convert",
@@ -68,8 +68,11 @@ def pretrain(
     """
     changes = RecipeChanges(weights, data_dir, overrides=overrides)
     chosen, _ = choose_recipe(model, data, recipe, changes)
-    run = new_pretrain_run(chosen, _path(out))
-    return run, pretrain_run(run, observer=observer)
+    folder = _path(out)
+    existed = folder is not None and folder.exists()
+    run = new_pretrain_run(chosen, folder)
+    with removed_if_refused(run, keep_folder=existed):
+        return run, pretrain_run(run, observer=observer)
 
 
 def convert(
@@ -226,4 +229,4 @@ def _path(path: Path | str | None) -> Path | None:
 
 def _images(run: RunFolder) -> ImageSource:
     config = run.read_config()
-    return open_data(config.recipe.data, image_size=config.image_size, mean=config.mean, std=config.std)
+    return open_run_data(config)

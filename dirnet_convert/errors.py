@@ -22,3 +22,9 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the known name closest to ``name``, or an empty string."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{match[0]}'?)" if match else ""
+
+
+def few(names: list[str], limit: int = 4) -> str:
+    """Return the first names in a row, and how many more there are."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -48,9 +48,17 @@ def check_training(options: TrainOptions, section: str) -> None:
         ("inputs_first", 0 <= options.inputs_first < 1, "at least 0 and below 1"),
         ("crop_area_min", 0 < options.crop_area_min <= 1, "above 0 and at most 1"),
         ("image_size", options.image_size >= 0, "at least 0"),
+        ("small_image_size", options.small_image_size >= 0, "at least 0"),
+        ("small_first", 0 <= options.small_first < 1, "at least 0 and below 1"),
+        ("norm_images", options.norm_images == 0 or options.norm_images >= 2, "0, or at least 2"),
     ):
         if not valid:
             raise UsageError(f"{section}.{name} is {getattr(options, name)}; it must be {rule}.")
+    if (options.small_image_size > 0) != (options.small_first > 0):
+        raise UsageError(
+            f"{section}.small_image_size is {options.small_image_size} and {section}.small_first "
+            f"{options.small_first}; set both, or leave both at 0."
+        )
 
 
 def check_estimator(estimator: EstimatorOptions) -> None:

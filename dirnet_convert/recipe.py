@@ -216,8 +216,10 @@ class TrainOptions:
     whose weights stay; with 0 it is the last one. Over the first ``inputs_first`` (a share of
     the training) only inputs are binary, and weights real; then a second warm-up and fall of the rate follow.
     ``image_size`` is the edge in pixels of the training images, where it is not that of the run, at which the
-    network is tested and exported. ``crop_area_min`` is the least share of an image's area that
-    RANDOM_RESIZED_CROP keeps.
+    network is tested and exported. Over the first ``small_first`` (a share of the epochs) it is
+    ``small_image_size`` instead. ``crop_area_min`` is the least share of an image's area that
+    RANDOM_RESIZED_CROP keeps. ``norm_images`` is the number of training images on which the statistics of
+    batch norms are measured again before each test; with 0 they stay those of the training's steps.
     """
 
     epochs: int = 12
@@ -242,6 +244,9 @@ class TrainOptions:
     holdout: float = 0.0
     inputs_first: float = 0.0
     image_size: int = 0
+    small_image_size: int = 0
+    small_first: float = 0.0
+    norm_images: int = 0
 
 
 @dataclass(frozen=True)

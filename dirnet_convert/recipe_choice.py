@@ -12,8 +12,9 @@ from dirnet_convert.data.registry import data_task
 from dirnet_convert.errors import UsageError
 from dirnet_convert.files import lasting_path
 from dirnet_convert.overrides import apply_overrides
-from dirnet_convert.recipe import Recipe, Task, load_recipe, recipe_names
+from dirnet_convert.recipe import DataOptions, Recipe, Task, load_recipe, recipe_names
 from dirnet_convert.run import run_of_model
+from dirnet_convert.run_data import placed
 
 # What serves where no recipe of a network's own is shipped.
 GENERAL_RECIPES = {Task.CLASSIFICATION: "classifier", Task.DETECTION: "detector"}
@@ -43,8 +44,8 @@ def choose_recipe(
     """
     chosen, name = _begun_with(model, data, recipe)
     model = chosen.model.name if model is None else model
-    data = chosen.data.name if data is None else _lasting_name(data)
-    if not data:
+    images = _images(chosen.data, data, changes)
+    if not images.name:
         raise UsageError(
             "Which images? Name them with --data (cifar10, digits, imagenet, folder:DIR), or a --recipe "
             "that has its own."
@@ -54,18 +55,25 @@ def choose_recipe(
     model_fields: dict[str, Any] = {"name": model}
     if changes.weights is not None:
         model_fields["weights"] = str(changes.weights)
-    data_fields: dict[str, Any] = {"name": data}
-    if changes.data_dir:
-        data_fields["dir"] = lasting_path(Path(changes.data_dir))
-    if changes.image_size is not None:
-        data_fields["image_size"] = changes.image_size
     chosen = dataclasses.replace(
         chosen,
         model=dataclasses.replace(chosen.model, **model_fields),
-        data=dataclasses.replace(chosen.data, **data_fields),
+        data=images,
         seed=chosen.seed if changes.seed is None else changes.seed,
     )
     return apply_overrides(chosen, changes.overrides), name
+
+
+def _images(begun_with: DataOptions, data: str | None, changes: RecipeChanges) -> DataOptions:
+    images = begun_with if data is None else dataclasses.replace(begun_with, name=_lasting_name(data))
+    if changes.data_dir:
+        folder = Path(changes.data_dir)
+        # Where --data names the images, --data-dir is the folder that such a name is looked for in.
+        inside = data is not None
+        images = dataclasses.replace(images, dir=lasting_path(folder)) if inside else placed(images, folder)
+    if changes.image_size is not None:
+        images = dataclasses.replace(images, image_size=changes.image_size)
+    return images
 
 
 def _begun_with(model: str | None, data: str | None, recipe: Recipe | str | None) -> tuple[Recipe, str]:
@@ -81,9 +89,14 @@ def _begun_with(model: str | None, data: str | None, recipe: Recipe | str | None
 
 
 def _shipped_name(model: str | None, data: str | None) -> str:
-    # A data set's own form of a network goes without its name in the recipe's: cifar10-resnet18.
-    own = f"{data}-{model.removeprefix('timm:').removeprefix('cifar_')}" if model and data else ""
-    return own if own in recipe_names() else GENERAL_RECIPES[data_task(data or "")]
+    if model and data:
+        # A data set's own form of a network goes without its name in the recipe's: cifar10-resnet18 is for
+        # cifar_resnet18, and not for resnet18.
+        plain = model.removeprefix("timm:")
+        own = f"{data}-{plain.removeprefix('cifar_')}"
+        if own in recipe_names() and load_recipe(own).model.name.removeprefix("timm:") == plain:
+            return own
+    return GENERAL_RECIPES[data_task(data or "")]
 
 
 def _lasting_name(data: str) -> str:

@@ -151,6 +151,11 @@ def check_new_run(out: Path | None) -> None:
         UsageError: ``out`` exists and is not empty, so that nothing is overwritten.
     """
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if RunFolder(out).config_path.is_file():
+            raise UsageError(
+                f"{out} holds a run already; go on with it ('dirnet pretrain {out}', or 'dirnet finetune "
+                f"{out}' where it is binarized), or name a new folder."
+            )
         raise UsageError(f"{out} exists and is not empty; name a new folder, or remove it first.")
 
 

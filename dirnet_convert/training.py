@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from dirnet_convert.convert.fading import with_fading_structure
 from dirnet_convert.convert.new_run import (
@@ -18,7 +22,7 @@ from dirnet_convert.convert.new_run import (
     run_name,
 )
 from dirnet_convert.convert.rebuild import (
-    check_other_size,
+    check_other_sizes,
     example_image,
     load_fp32_run,
     load_run,
@@ -27,7 +31,7 @@ from dirnet_convert.convert.rebuild import (
 from dirnet_convert.convert.representations import with_representations
 from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import ImageSource
-from dirnet_convert.errors import UsageError
+from dirnet_convert.errors import UsageError, few
 from dirnet_convert.finetune.acceptance import accept_job, check_options
 from dirnet_convert.finetune.checkpoint import drop_checkpoint
 from dirnet_convert.finetune.job import TrainJob, TrainResult
@@ -38,9 +42,9 @@ from dirnet_convert.finetune.schedule import set_estimators
 from dirnet_convert.finetune.selection import part_training_images
 from dirnet_convert.models.catalog import ModelEntry, Origin, find_model, load_for_training
 from dirnet_convert.models.detector_forward import DetectorForward
-from dirnet_convert.models.state import few
 from dirnet_convert.recipe import DistillOptions, Recipe, Task
 from dirnet_convert.run import RunConfig, RunFolder, Stage, check_new_run, filled_run
+from dirnet_convert.run_data import open_run_data
 
 
 def finetune_run(
@@ -68,6 +72,8 @@ def finetune_run(
             "The sections model and convert were decided when the run was converted; convert anew for others."
         )
     network = load_run(run)
+    if network.trace_failure and config.task is not Task.DETECTION:
+        _check_trained_output(network.student, config)
     if recipe.distill.representations and config.task is not Task.DETECTION:
         network = with_representations(network, recipe.distill.representations)
     if recipe.distill.rbd_weight > 0.0 and not network.structure.representations:
@@ -118,6 +124,8 @@ def pretrain_run(
             f"{run.path} holds {config.recipe.model.name}, another network or weights; make a new run."
         )
     network = load_fp32_run(run)
+    if config.task is not Task.DETECTION:
+        _check_trained_output(network, config)
     detects = config.task is Task.DETECTION
     job = TrainJob(
         run=run,
@@ -133,6 +141,34 @@ def pretrain_run(
         ranks=ranks or one_process(),
     )
     return _train(job, dataclasses.replace(config, recipe=recipe), restart, observer)
+
+
+def _check_trained_output(network: nn.Module, config: RunConfig) -> None:
+    """Refuse a network that returns more than its logits while it is trained, which a graph, traced for
+    inference, would not."""
+    images = torch.cat([example_image(config)] * 2)
+    # A copy, as training moves the statistics of batch norms.
+    with torch.no_grad():
+        output = copy.deepcopy(network).train()(images)
+    if not isinstance(output, torch.Tensor):
+        raise UsageError(
+            f"{config.recipe.model.name} returns a {type(output).__name__} while it is trained; it must "
+            "return its logits (N, classes) alone, without auxiliary ones."
+        )
+
+
+@contextlib.contextmanager
+def removed_if_refused(run: RunFolder, *, keep_folder: bool) -> Iterator[None]:
+    """Remove the new ``run`` where its training is refused before the first step, so that no untrained one
+    stays behind as the newest; with ``keep_folder`` its folder was there before and stays, empty."""
+    try:
+        yield
+    except UsageError:
+        if not run.checkpoint_dir.exists():
+            shutil.rmtree(run.path, ignore_errors=True)
+            if keep_folder:
+                run.path.mkdir()
+        raise
 
 
 def new_pretrain_run(
@@ -170,8 +206,9 @@ def new_pretrain_run(
 def _train(job: TrainJob, config: RunConfig, restart: bool, observer: TrainObserver | None) -> TrainResult:
     parted, _ = part_training_images(job)
     check_options(parted)
-    if job.options.image_size:
-        check_other_size(job.run, config, job.options.image_size, f"{job.section}.image_size")
+    asked = {option: getattr(job.options, option) for option in ("image_size", "small_image_size")}
+    if sizes := {f"{job.section}.{option}": size for option, size in asked.items() if size}:
+        check_other_sizes(job.run, config, sizes)
     if restart and job.ranks.is_first:
         drop_checkpoint(job.run)
     job.ranks.wait()
@@ -201,7 +238,7 @@ def _data_for(entry: ModelEntry, recipe: Recipe, download: bool) -> ImageSource:
 def _data_of(config: RunConfig, recipe: Recipe, download: bool) -> ImageSource:
     check_images(recipe.data, config)
     options = dataclasses.replace(recipe.data, image_size=config.image_size, mean=config.mean, std=config.std)
-    data = open_data(options, download=download)
+    data = open_run_data(config, options, download=download)
     if data.info.classes != config.classes:
         raise UsageError(
             f"The run is for {config.classes} classes and data '{data.info.name}' has {data.info.classes}."

@@ -21,6 +21,10 @@ NOTHING = RecipeChanges()
         ("resnet20", "cifar10", "cifar10-resnet20"),
         ("cifar_resnet18", "cifar10", "cifar10-resnet18"),
         ("timm:mobilenetv1_100", "imagenet", "imagenet-mobilenetv1_100"),
+        ("timm:resnet18", "imagenet", "imagenet-resnet18"),
+        # Another network than the one of that name for images of 32 pixels.
+        ("resnet18", "cifar10", "classifier"),
+        ("timm:resnet18", "cifar10", "classifier"),
         ("resnet20", "cifar100", "classifier"),
         ("timm:convnext_tiny", "imagenet", "classifier"),
         ("mine.py:build", "folder:photos", "classifier"),
@@ -72,6 +76,9 @@ def test_what_is_said_beside_a_recipe_changes_it(tmp_path: Path, monkeypatch: py
     chosen, _ = choose_recipe("resnet18", "folder:photos", own, changes)
     # A run is used from any folder.
     assert chosen.data.name == f"folder:{tmp_path / 'photos'}"
+    there = dataclasses.replace(own, data=dataclasses.replace(own.data, name="folder:/gone/photos"))
+    moved, _ = choose_recipe("resnet18", None, there, RecipeChanges(data_dir=tmp_path))
+    assert moved.data.name == f"folder:{tmp_path / 'photos'}"
     assert (chosen.data.dir, chosen.data.image_size) == (str(tmp_path / "data"), 64)
     assert (chosen.seed, chosen.finetune.epochs, chosen.model.weights) == (0, 2, "none")
     assert choose_recipe("resnet18", "digits", own, RecipeChanges("w.pth"))[0].model.weights == "w.pth"

@@ -110,7 +110,7 @@ def test_a_run_that_fails_leaves_the_disk_as_it_was(tmp_path: Path, existed: boo
 def test_two_commands_with_one_folder_do_not_mix(tmp_path: Path) -> None:
     with filled_run("n", tmp_path / "out") as first:
         first.write_config(CONFIG)
-        with pytest.raises(UsageError, match="not empty"), filled_run("n", tmp_path / "out"):
+        with pytest.raises(UsageError, match="holds a run already"), filled_run("n", tmp_path / "out"):
             pass
     assert first.read_config() == CONFIG
 

@@ -177,6 +177,8 @@ class BinaryConv2d(BinaryLayer):
 
     # Named as in nn.Conv2d, which a network may call by name.
     def forward(self, input: Tensor) -> Tensor:
+        if input.dim() == 3:  # an image alone, as nn.Conv2d takes it
+            return self(input.unsqueeze(0)).squeeze(0)
         zeros = self.zero_padding((input.shape[2], input.shape[3]))
         x = pad_with_copies(input, self.padding, self.padding_mode)
         arguments = ConvArguments(self.stride, zeros, self.dilation, self.groups)

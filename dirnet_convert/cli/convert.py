@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 
 from dirnet_convert.cli.options import (
@@ -102,6 +103,9 @@ def _print(result: ConvertResult, recipe_name: str, asked: Recipe) -> None:
     console.print("Entropy: of a layer's input bits, mean over channels; 1 is balanced.", highlight=False)
     structure = network.structure
     changes = Table.grid(padding=(0, 2))
+    changes.add_column()
+    # A path is of use as a whole alone.
+    changes.add_column(overflow="fold")
     if result.original is not None:
         changes.add_row("original", original_words(result.original, config.classes))
     changes.add_row(
@@ -112,16 +116,16 @@ def _print(result: ConvertResult, recipe_name: str, asked: Recipe) -> None:
         "batch norms", f"{len(structure.norms)} added; statistics measured again on the calibration images"
     )
     for sentence in trace_lines(network.trace_failure, network.untraced_modules):
-        changes.add_row("graph", sentence)
+        changes.add_row("graph", escape(sentence))
     if asked.distill.rbd_weight != config.recipe.distill.rbd_weight:
         changes.add_row(
             "teacher", "no representations to compare with its own: distill.rbd_weight is 0 in this run"
         )
     for sentence in result.notes:
-        changes.add_row("data", sentence)
-    changes.add_row("recipe", recipe_name)
+        changes.add_row("data", escape(sentence))
+    changes.add_row("recipe", escape(recipe_name))
     changes.add_row("seed", str(config.recipe.seed))
-    changes.add_row("run", str(result.run.path))
+    changes.add_row("run", escape(str(result.run.path)))
     console.print(changes)
     console.print("Next: [bold]dirnet finetune[/bold]")
 

@@ -81,12 +81,12 @@ def _result(path: Path) -> Table:
 
 def _accuracies(run: RunFolder) -> dict[str, float]:
     """Return the top-1 accuracy, %, of the FP32, INT8 and binary ONNX files on the test images."""
-    from dirnet_convert.data.registry import open_data
     from dirnet_convert.evaluate import evaluate, session_predictor
+    from dirnet_convert.run_data import open_run_data
     from dirnet_convert.runtime.session import load_session
 
     config = run.read_config()
-    source = open_data(config.recipe.data, image_size=config.image_size, mean=config.mean, std=config.std)
+    source = open_run_data(config)
     with tempfile.TemporaryDirectory() as scratch:
         int8 = Path(scratch) / "int8.onnx"
         bench.quantize_teacher(run, int8)

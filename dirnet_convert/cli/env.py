@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
 from rich.table import Table
 
 from dirnet_convert.cli.options import JsonOption, console, print_json
@@ -19,6 +20,9 @@ def command(json: JsonOption = False) -> None:
         print_json(facts)
         return
     table = Table.grid(padding=(0, 2))
+    table.add_column()
+    # A path is of use as a whole alone.
+    table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, str(value))
+        table.add_row(name, escape(str(value)))
     console.print(table)

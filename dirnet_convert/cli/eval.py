@@ -49,7 +49,15 @@ def command(
     limit: Annotated[
         int, typer.Option("--limit", min=0, help="Number of test images, evenly spread; 0 is all.")
     ] = 0,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in one inference.")] = 64,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            min=1,
+            help="Images in one inference, of a detector in PyTorch; 64, or 8 for a detector.",
+            show_default=False,
+        ),
+    ] = None,
     download: DownloadOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -95,7 +103,8 @@ def command(
             progress.update(task, advance=images, rate=f"{speed:.0f} images/s" if speed else "")
 
         measure = evaluate_detector if detects else evaluate
-        result = measure(predict, source, batch_size, limit, advance)
+        size = {} if batch_size is None else {"batch_size": batch_size}
+        result = measure(predict, source, limit=limit, on_images=advance, **size)
     if json:
         summary = {
             "model": str(chosen.path),

@@ -79,11 +79,11 @@ def command(
     from onnx import load
 
     from dirnet_convert.convert.rebuild import load_run
-    from dirnet_convert.data.registry import open_data
     from dirnet_convert.onnx_export.openvino.export import require_openvino_task, verified_openvino
     from dirnet_convert.onnx_export.run_export import verified_networks
     from dirnet_convert.onnx_export.sizes import compare_sizes, float_layers, int8_layers
     from dirnet_convert.run import open_run
+    from dirnet_convert.run_data import open_run_data, placed
 
     folder = open_run(named_run(named, run))
     path = out or folder.onnx_path
@@ -94,13 +94,11 @@ def command(
         require_openvino_task(config)
     network = load_run(folder)
     options = dataclasses.replace(
-        config.recipe.data,
-        dir=str(data_dir) if data_dir is not None else config.recipe.data.dir,
-        image_size=config.image_size,
-        mean=config.mean,
-        std=config.std,
+        config.recipe.data, image_size=config.image_size, mean=config.mean, std=config.std
     )
-    source = open_data(options, download=download)
+    if data_dir is not None:
+        options = placed(options, data_dir)
+    source = open_run_data(config, options, download=download)
     with console.status("Exporting and verifying ...") if not json else contextlib.nullcontext():
         # Everything is compared before anything is written.
         networks = verified_networks(
@@ -270,6 +268,7 @@ def _print(
         f"Wrote {result.path}: {len(result.binary_nodes)} binary layers, {sizes.ratio:.1f} times smaller "
         f"than the float file, {equal}.",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
 

@@ -17,7 +17,6 @@ from dirnet_convert.cli.options import (
     named_run,
     print_json,
 )
-from dirnet_convert.files import lasting_path
 
 EpochsOption = Annotated[
     int | None, typer.Option("--epochs", min=1, help="Length of the whole training.", show_default=False)
@@ -62,6 +61,7 @@ def command(
     from dirnet_convert.finetune.ranks import open_ranks
     from dirnet_convert.overrides import apply_overrides
     from dirnet_convert.run import open_run
+    from dirnet_convert.run_data import placed
     from dirnet_convert.training import finetune_run
 
     folder = open_run(named_run(named, run))
@@ -69,9 +69,7 @@ def command(
     if epochs is not None:
         recipe = dataclasses.replace(recipe, finetune=dataclasses.replace(recipe.finetune, epochs=epochs))
     if data_dir is not None:
-        recipe = dataclasses.replace(
-            recipe, data=dataclasses.replace(recipe.data, dir=lasting_path(data_dir))
-        )
+        recipe = dataclasses.replace(recipe, data=placed(recipe.data, data_dir))
     keep_freed_memory()
     with open_ranks() as ranks:
         curves = folder.tensorboard_dir if tensorboard and ranks.is_first else None
@@ -96,6 +94,7 @@ def command(
         f"Trained {epochs_words(result.epochs)}: {score_words(result.scores)} on the test images, "
         f"{kept_words(result)}. Run: {folder.path}",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     console.print("Next: [bold]dirnet export[/bold]")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from dirnet_convert.cli.eval import EngineOption
@@ -81,6 +82,8 @@ def command(
     for option, value in (("--out", out), ("--threshold", threshold)):
         if value is not None:
             raise UsageError(f"{option}: {target.path} is a classifier and finds no boxes; leave it out.")
+    if data_dir is not None and data is None:
+        raise UsageError("--data-dir says where --data lies; name that too, or leave it out.")
     _classify(target, image, data, data_dir, image_size, json)
 
 
@@ -125,7 +128,7 @@ def _classify(
         return
     table = Table.grid(padding=(0, 2))
     for name, probability in best:
-        table.add_row(f"{100 * probability:.2f} %", name)
+        table.add_row(f"{100 * probability:.2f} %", escape(name))
     console.print(table)
 
 
@@ -148,7 +151,7 @@ def _detect(target: Target, image: Path, out: Path | None, threshold: float, jso
     else:
         console.print(_table(found))
     if out is not None:
-        console.print(f"Drawn to {out}", highlight=False, soft_wrap=True)
+        console.print(f"Drawn to {out}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _summary(image: Path, out: Path | None, threshold: float, found: Detections) -> dict[str, object]:
@@ -169,5 +172,5 @@ def _table(found: Detections) -> Table:
     for heading in ("score, %", "left", "top", "right", "bottom"):
         table.add_column(heading, justify="right")
     for name, score, box in zip(found.names, found.scores, found.boxes, strict=True):
-        table.add_row(name, f"{100 * score:.1f}", *(f"{value:.0f}" for value in box))
+        table.add_row(escape(name), f"{100 * score:.1f}", *(f"{value:.0f}" for value in box))
     return table

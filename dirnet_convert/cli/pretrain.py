@@ -23,8 +23,6 @@ from dirnet_convert.cli.options import (
     print_json,
     refuse_options,
 )
-from dirnet_convert.errors import UsageError
-from dirnet_convert.files import lasting_path
 from dirnet_convert.run import RunFolder, run_of_model
 
 
@@ -48,9 +46,9 @@ def command(
 
     Example: `dirnet pretrain resnet18 --data folder:photos --epochs 10`
     """
+    import contextlib
     import dataclasses
     import functools
-    import shutil
 
     from dirnet_convert.cli.allocator import keep_freed_memory
     from dirnet_convert.cli.training_progress import (
@@ -63,7 +61,8 @@ def command(
     from dirnet_convert.finetune.ranks import open_ranks
     from dirnet_convert.overrides import apply_overrides
     from dirnet_convert.recipe_choice import RecipeChanges, choose_recipe
-    from dirnet_convert.training import new_pretrain_run, pretrain_run
+    from dirnet_convert.run_data import placed
+    from dirnet_convert.training import new_pretrain_run, pretrain_run, removed_if_refused
 
     folder = run_of_model(model)
     if folder is not None:
@@ -71,9 +70,7 @@ def command(
         refuse_options(model, {**own, "--out": out, "--seed": seed})
         chosen = apply_overrides(folder.read_config().recipe, set_ or [])
         if data_dir is not None:
-            chosen = dataclasses.replace(
-                chosen, data=dataclasses.replace(chosen.data, dir=lasting_path(data_dir))
-            )
+            chosen = dataclasses.replace(chosen, data=placed(chosen.data, data_dir))
     else:
         changes = RecipeChanges(weights, data_dir, image_size, seed, set_ or ())
         chosen, _ = choose_recipe(model, data, recipe, changes)
@@ -90,20 +87,15 @@ def command(
             folder = RunFolder(path)
         folder = folder or new_pretrain_run(chosen, out, download, tell)
         if not quiet:
-            console.print(f"Run: {folder.path}", highlight=False, soft_wrap=True)
-        try:
-            curves = folder.tensorboard_dir if tensorboard and ranks.is_first else None
-            with training_observer(console, quiet=quiet, curves=curves) as observer:
-                result = pretrain_run(
-                    folder, chosen, restart=restart, download=download, observer=observer, ranks=ranks
-                )
-        except UsageError:
-            # Refused before the first step: an untrained run must not stay behind as the newest one.
-            if made and ranks.is_first and not folder.checkpoint_dir.exists():
-                shutil.rmtree(folder.path, ignore_errors=True)
-                if existed:
-                    folder.path.mkdir()
-            raise
+            console.print(f"Run: {folder.path}", highlight=False, markup=False, soft_wrap=True)
+        curves = folder.tensorboard_dir if tensorboard and ranks.is_first else None
+        with contextlib.ExitStack() as stack:
+            if made and ranks.is_first:
+                stack.enter_context(removed_if_refused(folder, keep_folder=existed))
+            observer = stack.enter_context(training_observer(console, quiet=quiet, curves=curves))
+            result = pretrain_run(
+                folder, chosen, restart=restart, download=download, observer=observer, ranks=ranks
+            )
         if not ranks.is_first:
             return
     if json:

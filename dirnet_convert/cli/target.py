@@ -85,12 +85,10 @@ class Target:
     def images(self, options: DataOptions, download: bool) -> ImageSource:
         """Open the data set of ``options``, its images prepared as the run's network wants them."""
         from dirnet_convert.data.registry import open_data
+        from dirnet_convert.run_data import open_run_data
 
         if self.config is not None:
-            config = self.config
-            return open_data(
-                options, image_size=config.image_size, mean=config.mean, std=config.std, download=download
-            )
+            return open_run_data(self.config, options, download=download)
         return open_data(options, image_size=onnx_image_size(self.onnx), download=download)
 
     def data_options(self, name: str | None, folder: Path | None, image_size: int | None) -> DataOptions:
@@ -101,11 +99,13 @@ class Target:
         """
         if name is None and self.config is None:
             raise UsageError(f"{self.onnx} lies in no run folder: name the images with --data.")
+        from dirnet_convert.run_data import placed
+
         own = self.config.recipe.data if self.config else DataOptions()
         # Another data set lies elsewhere, has its own limits and is normalized for this network all the same.
         changed = dataclasses.replace(own, name=name, dir="", train_limit=0, test_limit=0) if name else own
         if folder is not None:
-            changed = dataclasses.replace(changed, dir=str(folder))
+            changed = dataclasses.replace(changed, dir=str(folder)) if name else placed(changed, folder)
         if image_size is not None:
             changed = dataclasses.replace(changed, image_size=image_size)
         return changed
@@ -120,6 +120,7 @@ class Target:
         from dirnet_convert.evaluate import module_predictor, session_predictor
 
         if self.engine is EngineChoice.TORCH:
+            self._check_size(info)
             with module_predictor(self._network()) as predict:
                 yield predict
         elif info.task is Task.DETECTION:
@@ -161,6 +162,12 @@ class Target:
                 return tuple(found[name].numpy() for name in OUTPUT_NAMES)
 
             yield Detector(answer, detector_info(self.config))
+
+    def _check_size(self, info: DataInfo) -> None:
+        from dirnet_convert.convert.rebuild import check_other_sizes
+
+        if info.task is Task.CLASSIFICATION and info.image_size != self.config.image_size:
+            check_other_sizes(self.run, self.config, {"--image-size": info.image_size})
 
     def _network(self) -> nn.Module:
         from dirnet_convert.convert.rebuild import load_fp32_run, load_run

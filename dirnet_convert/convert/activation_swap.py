@@ -14,7 +14,7 @@ from dirnet_convert.binarize.layers import BinaryLinear
 from dirnet_convert.convert.blocks import Course, call_name, is_binary
 from dirnet_convert.convert.originals import note_original
 from dirnet_convert.convert.trace import shape_of
-from dirnet_convert.graph import module_of
+from dirnet_convert.graph import free_target, module_of
 from dirnet_convert.recipe import Activation
 
 _RELU_FUNCTIONS = {functional.relu, functional.relu6, torch.relu}
@@ -79,7 +79,7 @@ def replace_activations(
         source = node.all_input_nodes[0]
         if not fed and source.name not in adds:
             continue
-        target = f"{ACTIVATIONS}.{node.name}"
+        target = free_target(student, ACTIVATIONS, node.name)
         new_module = _build(activation, _channels(node, fed))
         student.add_submodule(target, new_module.train(student.training))
         with student.graph.inserting_after(node):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, fx, nn
 
 from dirnet_convert.convert.normal_form import (
@@ -25,7 +28,9 @@ from dirnet_convert.convert.trace import (
     trace,
     with_outputs,
 )
-from dirnet_convert.errors import UsageError
+from dirnet_convert.convert.tracer import REJECTIONS, cause_of
+from dirnet_convert.errors import DirnetError, UsageError
+from dirnet_convert.modes import evaluating
 from dirnet_convert.recipe import ConvertOptions, EstimatorOptions
 
 
@@ -106,10 +111,11 @@ def binarize_network(
             f"Nothing to binarize in this network: {'; '.join(reasons)}. --binarize GLOB overrides."
         )
     if isinstance(graph, TraceFailure):
-        return _binarize_tree(network, chosen, options, estimator, plan, graph.cause)
+        return _binarize_tree(network, image, chosen, options, estimator, plan, graph.cause)
     student = copy.deepcopy(graph)
     swap_layers(student, chosen, options, estimator)
-    propagate_shapes(student, image)
+    with _runs_with_binary_layers():
+        propagate_shapes(student, image)
     structure = restructure(student, options)
     return Binarized(
         student=student,
@@ -123,8 +129,21 @@ def binarize_network(
     )
 
 
+@contextlib.contextmanager
+def _runs_with_binary_layers() -> Iterator[None]:
+    """Tell of code that asks more of a layer than to be called: only a graph shows all that it asks."""
+    try:
+        yield
+    except REJECTIONS as error:
+        raise DirnetError(
+            f"The network does not run with binary layers ({cause_of(error)}); --keep those whose insides "
+            "its forward() reads."
+        ) from error
+
+
 def _binarize_tree(
     network: nn.Module,
+    image: Tensor,
     chosen: tuple[str, ...],
     options: ConvertOptions,
     estimator: EstimatorOptions,
@@ -133,6 +152,8 @@ def _binarize_tree(
 ) -> Binarized:
     student = copy.deepcopy(network)
     swap_layers(student, chosen, options, estimator)
+    with _runs_with_binary_layers(), evaluating(student), torch.no_grad():
+        student(image)
     none: tuple[Representation, ...] = ()
     return Binarized(
         student=student,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dirnet_convert.binarize.held_weights import held_weights
 from dirnet_convert.binarize.layers import BinaryLayer, binary_layers, show_inputs
+from dirnet_convert.binarize.norm_statistics import measure_norms, tracked_norms
 from dirnet_convert.errors import UsageError
 from dirnet_convert.graph import counted_calls
 from dirnet_convert.modes import evaluating
@@ -47,11 +48,7 @@ def calibrate(
     Raises:
         UsageError: too few images: a batch norm has a single value per channel, which has no variance.
     """
-    norms = [
-        m
-        for m in network.modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
-    ]
+    norms = tracked_norms(network)
     handles = [norm.register_forward_pre_hook(_check_values) for norm in norms]
     try:
         with evaluating(network), torch.no_grad(), held_weights(network):
@@ -60,7 +57,7 @@ def calibrate(
                 norm.train()
             if threshold is Threshold.MEDIAN:
                 _set_thresholds(network, images[: 2 * batch_size], repeated)
-            _measure_norms(network, norms, images, batch_size)
+            measure_norms(network, images.split(batch_size))
             network.eval()
             return _measure_bits(network, images[: 2 * batch_size], batch_size)
     finally:
@@ -132,21 +129,6 @@ def channel_medians(values: Tensor) -> Tensor:
     share_above = (values >= above).double().mean(dim=1, keepdim=True)
     better = (share_above - 0.5).abs() < (share_below - 0.5).abs()
     return torch.where(better, above, below).squeeze(1)
-
-
-def _measure_norms(network: nn.Module, norms: list[nn.Module], images: Tensor, batch_size: int) -> None:
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    try:
-        # A last batch of one or two images would weigh as much as a whole one.
-        for batch in images.split(batch_size):
-            if len(batch) == batch_size or len(images) < batch_size:
-                network(batch)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
 
 
 def _measure_bits(network: nn.Module, images: Tensor, batch_size: int) -> tuple[LayerBits, ...]:

@@ -8,7 +8,13 @@ from collections import Counter, defaultdict
 from torch import fx, nn
 from torch.nn import functional
 
-from dirnet_convert.convert.trace import ancestors, descendants, opaque_modules, shape_of
+from dirnet_convert.convert.trace import (
+    ancestors,
+    descendants,
+    holds_tensors,
+    opaque_modules,
+    shape_of,
+)
 from dirnet_convert.graph import module_of
 
 _ADDS = {"add", "iadd", "add_"}
@@ -239,8 +245,8 @@ def _macs(layer: nn.Module, node: fx.Node) -> int:
 
 
 def is_add(node: fx.Node) -> bool:
-    """Tell whether a node adds two values of the graph."""
+    """Tell whether a node adds two tensors of the graph; two sizes may be added as well."""
     named = (node.op == "call_function" and getattr(node.target, "__name__", "") in _ADDS) or (
         node.op == "call_method" and node.target in _ADDS
     )
-    return named and len(node.all_input_nodes) == 2
+    return named and len(node.all_input_nodes) == 2 and all(map(holds_tensors, node.all_input_nodes))

@@ -15,7 +15,7 @@ from dirnet_convert.convert.binarize_network import Binarized, binarize_network
 from dirnet_convert.convert.calibrate import LayerBits, calibrate
 from dirnet_convert.convert.detector import binarize_detector
 from dirnet_convert.convert.rebuild import load_fp32_run, run_entry, save_state
-from dirnet_convert.convert.trace import REJECTIONS, rejection_of
+from dirnet_convert.convert.trace import answer_of
 from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import DataInfo, ImageSource
 from dirnet_convert.environment import package_versions
@@ -26,6 +26,7 @@ from dirnet_convert.models.catalog import ModelEntry, find_model, load_pretraine
 from dirnet_convert.models.detectors import FeatureForward, check_detections, detector_names
 from dirnet_convert.recipe import DataOptions, ModelOptions, Recipe, Task
 from dirnet_convert.run import RunConfig, RunFolder, Stage, check_new_run, filled_run
+from dirnet_convert.run_data import open_run_data
 
 # A detector's images are large.
 DETECTION_BATCH = 16
@@ -96,7 +97,7 @@ def _convert_pretrained(
     data_options = dataclasses.replace(
         recipe.data, image_size=trained.image_size, mean=trained.mean, std=trained.std
     )
-    data = open_data(data_options, download=download)
+    data = open_run_data(trained, data_options, download=download)
     check_task(run_entry(source, trained), data.info)
     if data.info.classes != trained.classes:
         raise UsageError(
@@ -185,6 +186,7 @@ def _write(
     config = dataclasses.replace(config, recipe=_learnable(recipe, built))
     original = _original_accuracy(built.teacher, data, config)
     bits = _calibrate(built, images, config)
+    _check_finite(built, images[:2], config)
     for part in (built.student, built.teacher, built.student_forward, built.teacher_forward):
         part.eval()
     with filled_run(run_name(recipe), out) as run:
@@ -230,6 +232,19 @@ def _calibrate(built: Binarized, images: torch.Tensor, config: RunConfig) -> tup
     return tuple(dataclasses.replace(layer, name=layer.name.removeprefix("detector.")) for layer in bits)
 
 
+def _check_finite(built: Binarized, images: torch.Tensor, config: RunConfig) -> None:
+    """Refuse a binary network whose answers are not numbers where its teacher's are."""
+    if config.task is Task.DETECTION:
+        return
+    with torch.no_grad():
+        finite = [bool(part.eval()(images).isfinite().all()) for part in (built.teacher, built.student)]
+    if finite == [True, False]:
+        raise DirnetError(
+            "The binary network's answers are not finite. A square root, a logarithm or the like may meet "
+            "values below zero that a ReLU kept away; keep those: --set convert.activation=keep."
+        )
+
+
 def check_output(network: nn.Module, image: torch.Tensor, config: RunConfig) -> None:
     """Put ``network`` into eval mode and see whether it answers an image (1, C, H, W) with logits,
     or with boxes.
@@ -238,12 +253,7 @@ def check_output(network: nn.Module, image: torch.Tensor, config: RunConfig) -> 
         UsageError: the output is no tensor, or is for another number of classes.
         DirnetError: the network does not take such an image.
     """
-    try:
-        with torch.no_grad():
-            output = network.eval()(image)
-    except REJECTIONS as error:
-        what = rejection_of(network, image, error)
-        raise DirnetError(f"{config.recipe.model.name} {what}") from error
+    output = answer_of(network.eval(), image, config.recipe.model.name)
     if config.task is Task.DETECTION:
         check_detections(output, config.recipe.model.name)
         return

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from dirnet_convert.convert.trace import shape_of
-from dirnet_convert.graph import module_of
+from dirnet_convert.graph import free_target, module_of
 
 _OPERATORS: dict[Any, Callable[..., Any]] = {
     operator.iadd: operator.add,
@@ -84,7 +84,7 @@ def dropouts_as_modules(graph_module: fx.GraphModule) -> None:
         arguments = _arguments(node)
         if arguments["training"] is not False or not isinstance(arguments["p"], int | float):
             continue
-        target = f"{_DROPOUT_CONTAINER}.{node.name}"
+        target = free_target(graph_module, _DROPOUT_CONTAINER, node.name)
         graph_module.add_submodule(
             target, _DROPOUTS[node.target](arguments["p"]).train(graph_module.training)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from dirnet_convert.convert.binarize_network import Binarized, binarize_network
 from dirnet_convert.convert.detector import binarize_detector
-from dirnet_convert.convert.trace import check_image, serves, trace
+from dirnet_convert.convert.trace import answer_of, serves, trace
 from dirnet_convert.convert.tracer import cause_of
 from dirnet_convert.errors import DirnetError, UsageError
 from dirnet_convert.models.catalog import ModelEntry, find_model
@@ -63,9 +64,8 @@ def example_image(config: RunConfig) -> Tensor:
     return torch.zeros(1, config.channels, config.image_size, config.image_size)
 
 
-def check_other_size(run: RunFolder, config: RunConfig, size: int, option: str) -> None:
-    """See whether the run's network can be trained with images of ``size`` pixels, which ``option`` asked
-    for.
+def check_other_sizes(run: RunFolder, config: RunConfig, sizes: Mapping[str, int]) -> None:
+    """See whether the run's network takes images of other ``sizes`` in pixels, by the option that asked.
 
     A graph may hold numbers that were counted from the size it was traced with, and give other values at
     another one without a word.
@@ -74,21 +74,22 @@ def check_other_size(run: RunFolder, config: RunConfig, size: int, option: str) 
         UsageError: the network does not take such images, or its graph serves the run's size alone.
     """
     network = run_entry(run, config).build(config.classes).eval()
-    image = torch.zeros(1, config.channels, size, size)
-    try:
-        check_image(network, image)
-    except DirnetError as error:
-        raise UsageError(
-            f"{option} is {size}, and this network does not take images of that size "
-            f"({cause_of(error.__cause__ or error)}); choose another, or 0 for that of the run, "
-            f"{config.image_size}."
-        ) from error
     graph = trace(network, example_image(config)) if config.stage.is_binary else None
-    if isinstance(graph, fx.GraphModule) and not serves(graph, network, image):
-        raise UsageError(
-            f"{option} is {size}, and the graph of this network serves images of {config.image_size} pixels "
-            "alone; set it to 0."
-        )
+    for option, size in sizes.items():
+        image = torch.zeros(1, config.channels, size, size)
+        try:
+            answer_of(network, image)
+        except DirnetError as error:
+            raise UsageError(
+                f"{option} is {size}, and this network does not take images of that size "
+                f"({cause_of(error.__cause__ or error)}); choose another; that of the run is "
+                f"{config.image_size}."
+            ) from error
+        if isinstance(graph, fx.GraphModule) and not serves(graph, network, image):
+            raise UsageError(
+                f"{option} is {size}, and the graph of this network serves images of {config.image_size} "
+                "pixels alone; leave it out, or at 0."
+            )
 
 
 def save_state(network: nn.Module, path: Path) -> None:

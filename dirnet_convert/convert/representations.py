@@ -6,10 +6,10 @@ import dataclasses
 import fnmatch
 from collections.abc import Sequence
 
-from torch import fx
+from torch import fx, nn
 
-from dirnet_convert.convert.activation_swap import ACTIVATIONS
 from dirnet_convert.convert.binarize_network import Binarized
+from dirnet_convert.convert.originals import original_of
 from dirnet_convert.convert.structure import Representation
 from dirnet_convert.convert.trace import shape_of, with_outputs
 from dirnet_convert.errors import UsageError
@@ -55,9 +55,9 @@ def _shared_outputs(teacher: fx.GraphModule, student: fx.GraphModule) -> dict[st
     # Nodes keep their names in the student, but for activations that were replaced.
     twins = {node.name: node.name for node in student.graph.nodes}
     for node in student.graph.nodes:
-        container, _, old = str(node.target).partition(".")
-        if node.op == "call_module" and container == ACTIVATIONS:
-            twins[old] = node.name
+        if node.op == "call_module" and isinstance(original_of(node), nn.Module):
+            # A module that took the place of a node is named for it.
+            twins[str(node.target).rpartition(".")[2]] = node.name
     found: dict[str, Representation] = {}
     for node in teacher.graph.nodes:
         if node.name not in twins or len(shape_of(node) or ()) < 2:

@@ -18,7 +18,7 @@ from dirnet_convert.convert.blocks import Block, is_binary, only_user, residual_
 from dirnet_convert.convert.facts import is_add
 from dirnet_convert.convert.originals import note_operand, note_original, rename_operands
 from dirnet_convert.convert.trace import ancestors, shape_of
-from dirnet_convert.graph import module_of
+from dirnet_convert.graph import free_target, module_of
 from dirnet_convert.recipe import Activation, ConvertOptions, Shortcut
 
 # What gives each channel its size back.
@@ -139,7 +139,7 @@ def _add_norms(student: fx.GraphModule) -> tuple[str, ...]:
             user = only_user(user)
         if user is not None and isinstance(module_of(student, user), _NORMS):
             continue
-        target = f"{_NORM_CONTAINER}.{node.name}"
+        target = free_target(student, _NORM_CONTAINER, node.name)
         student.add_submodule(target, _norm_for(module_of(student, node)).train(student.training))
         with student.graph.inserting_after(node):
             norm = student.graph.call_module(target, (node,))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import keyword
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,6 +21,7 @@ from dirnet_convert.modes import evaluating
 _OPAQUE = "opaque"
 # Of grey and of coloured images.
 _COMMON_CHANNELS = (1, 3)
+_COMMON_SIZES = (32, 64, 96, 224, 299, 384)
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,17 @@ def trace(network: nn.Module, image: Tensor) -> fx.GraphModule | TraceFailure:
                 return TraceFailure("its graph gives other values than the network")
     except UNTRACEABLE as error:
         return TraceFailure(cause_of(error))
+    except SyntaxError:
+        # torch.fx writes the graph as Python, in which it names modules as attributes.
+        word = next(filter(keyword.iskeyword, _words(network)), "")
+        return TraceFailure(f"a module is called '{word}', a word of Python, which no graph can name")
     graph_module.meta[_OPAQUE] = tracer.opaque
     return graph_module
+
+
+def _words(network: nn.Module) -> Iterator[str]:
+    for name, _ in network.named_modules():
+        yield from name.split(".")
 
 
 def serves(graph_module: fx.GraphModule, network: nn.Module, image: Tensor) -> bool:
@@ -87,36 +100,49 @@ def _alike(left: object, right: object) -> bool:
     )
 
 
-def check_image(network: nn.Module, image: Tensor) -> None:
-    """Run ``network`` once, in eval mode, on an image (1, C, H, W).
+def answer_of(network: nn.Module, image: Tensor, name: str = "The network") -> Any:
+    """Return what ``network``, called ``name`` to a person, answers an image (1, C, H, W) in eval mode.
 
     Raises:
         DirnetError: the network does not take such an image.
     """
     try:
         with evaluating(network), torch.no_grad():
-            network(image)
-    except REJECTIONS as error:
-        raise DirnetError(f"The network {rejection_of(network, image, error)}") from error
+            return network(image)
+    except Exception as error:  # a person's own code may raise anything, and is told what
+        raise DirnetError(f"{name} {_rejection_of(network, image, error)}") from error
 
 
-def rejection_of(network: nn.Module, image: Tensor, error: BaseException) -> str:
-    """Return what to say of a ``network`` in eval mode that raised ``error`` for an image (1, C, H, W), and
-    what to do."""
+def _rejection_of(network: nn.Module, image: Tensor, error: Exception) -> str:
+    """Say what is wrong with an image (1, C, H, W) for which ``network`` raised ``error``, and what to do."""
     shape = "x".join(str(size) for size in image.shape[1:])
     for channels in _COMMON_CHANNELS:
-        other = image[:, :1].expand(-1, channels, -1, -1)
-        try:
-            with evaluating(network), torch.no_grad():
-                network(other)
-        except REJECTIONS:
-            continue
-        takes = "1 channel" if channels == 1 else f"{channels} channels"
-        return (
-            f"takes images of {takes}, and these have {image.shape[1]}; choose other images or another "
-            "network."
-        )
-    return f"does not take images of {shape} ({cause_of(error)}); choose another --image-size."
+        if _takes(network, image[:, :1].expand(-1, channels, -1, -1)):
+            takes = "1 channel" if channels == 1 else f"{channels} channels"
+            return (
+                f"takes images of {takes}, and these have {image.shape[1]}; choose other images or another "
+                "network."
+            )
+    for size, channels in itertools.product(_COMMON_SIZES, (image.shape[1], *_COMMON_CHANNELS)):
+        if _takes(network, image[:, :1, :1, :1].expand(-1, channels, size, size)):
+            other = "" if channels == image.shape[1] else "other images or "
+            return (
+                f"takes images of {channels}x{size}x{size}, and no images of {shape} ({cause_of(error)}); "
+                f"choose {other}another --image-size."
+            )
+    return (
+        f"does not take images of {shape} ({type(error).__name__}: {cause_of(error)}), nor of other common "
+        "sizes; its forward() must take the images alone."
+    )
+
+
+def _takes(network: nn.Module, image: Tensor) -> bool:
+    try:
+        with evaluating(network), torch.no_grad():
+            network(image)
+    except Exception:  # whatever a person's own code raises, it does not take this image
+        return False
+    return True
 
 
 def count_calls(network: nn.Module, image: Tensor) -> Counter[str]:
@@ -126,7 +152,7 @@ def count_calls(network: nn.Module, image: Tensor) -> Counter[str]:
         DirnetError: the network does not take such an image.
     """
     with counted_calls(network) as calls:
-        check_image(network, image)
+        answer_of(network, image)
     return calls
 
 

@@ -12,7 +12,7 @@ from dirnet_convert.data.augment import PHOTOGRAPH_RESIZE
 from dirnet_convert.data.file_source import FileSource, FileSplit
 from dirnet_convert.data.source import IMAGENET_MEAN, IMAGENET_STD, DataInfo, ImageSource
 from dirnet_convert.data.where import Request
-from dirnet_convert.errors import UsageError
+from dirnet_convert.errors import UsageError, few
 
 IMAGE_SIZE = 224
 TEST_NAMES = ("val", "test", "valid", "validation")
@@ -43,14 +43,18 @@ def class_folders(root: Path) -> list[Path]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files anywhere below ``folder``, in order; raises UsageError where there are none."""
+    """Return the image files anywhere below ``folder`` but in hidden folders, in order; raises UsageError
+    where there are none."""
+    found: list[Path] = []
     # os.walk asks the system nothing about each file, which a million of them would make felt.
-    found = sorted(
-        Path(base, name)
-        for base, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
-    )
+    for base, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += (
+            Path(base, name)
+            for name in names
+            if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
+        )
+    found.sort()
     if not found:
         raise UsageError(f"{folder} has no image files; put some there, or remove the folder.")
     return found
@@ -92,8 +96,9 @@ def _two_splits(root: Path) -> tuple[tuple[str, ...], FileSplit, FileSplit]:
     _check_names(names, root / "train")
     differing = sorted(set(names) ^ {path.name for path in test})
     if differing:
+        quoted = few([f"'{name}'" for name in differing])
         raise UsageError(
-            f"{root / 'train'} and {test_root} must have the same classes; they differ in {_few(differing)}."
+            f"{root / 'train'} and {test_root} must have the same classes; they differ in {quoted}."
         )
     numbers = list(range(len(names)))
     return names, split_of(train, numbers), split_of(test, numbers)
@@ -124,8 +129,3 @@ def _held_out(root: Path) -> tuple[tuple[str, ...], FileSplit, FileSplit]:
 def _check_names(names: tuple[str, ...], root: Path) -> None:
     if len(names) < 2:
         raise UsageError(f"{root} must hold at least two folders, one per class; it has {len(names)}.")
-
-
-def _few(names: list[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -20,21 +20,23 @@ from dirnet_convert.recipe import DataOptions, Task
 
 @dataclass(frozen=True)
 class DataSet:
-    """One row of the table: how it is opened, its images' DataInfo.test_resize, and what they teach."""
+    """One row of the table: how it is opened, its images' DataInfo.test_resize, what they teach, and whether
+    its classes are those that are found in it."""
 
     open: Callable[[Request], ImageSource]
     test_resize: float = 1.0
     task: Task = Task.CLASSIFICATION
+    finds_classes: bool = False
 
 
 DATA_SETS: dict[str, DataSet] = {
     "cifar10": DataSet(open_cifar10),
     "cifar100": DataSet(open_cifar100),
-    "coco": DataSet(open_coco, task=Task.DETECTION),
+    "coco": DataSet(open_coco, task=Task.DETECTION, finds_classes=True),
     "digits": DataSet(open_digits),
-    "folder": DataSet(open_folder, PHOTOGRAPH_RESIZE),
+    "folder": DataSet(open_folder, PHOTOGRAPH_RESIZE, finds_classes=True),
     "imagenet": DataSet(open_imagenet, PHOTOGRAPH_RESIZE),
-    "voc": DataSet(open_voc, task=Task.DETECTION),
+    "voc": DataSet(open_voc, task=Task.DETECTION, finds_classes=True),
 }
 
 
@@ -55,17 +57,25 @@ def data_task(name: str) -> Task:
     return known.task if known else Task.CLASSIFICATION
 
 
+def finds_classes(name: str) -> bool:
+    """Tell whether the classes of data set ``name`` are those that are found in its files."""
+    known = DATA_SETS.get(name.partition(":")[0])
+    return known is not None and known.finds_classes
+
+
 def open_data(
     options: DataOptions,
     *,
     image_size: int = 0,
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
+    class_names: tuple[str, ...] = (),
     download: bool = False,
 ) -> ImageSource:
     """Open the data set that ``options`` names; its fields win over the other arguments (the weights').
 
-    ``download`` (or DIRNET_DOWNLOAD=1) allows fetching what is missing and can be fetched.
+    ``class_names`` are those that a network knows. ``download`` (or DIRNET_DOWNLOAD=1) allows fetching what
+    is missing and can be fetched.
 
     Raises:
         UsageError: an unknown name, or files that are not there; the sentence says what to put where.
@@ -84,7 +94,9 @@ def open_data(
         name=options.name,
         argument=argument,
         folder=data_folder(options.dir),
-        wanted=Wanted(options.image_size or image_size, options.mean or mean, options.std or std),
+        wanted=Wanted(
+            options.image_size or image_size, options.mean or mean, options.std or std, class_names
+        ),
         limits=Limits(options.train_limit, options.test_limit),
         workers=options.workers,
         download=download_requested(download),

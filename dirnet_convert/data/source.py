@@ -6,6 +6,7 @@ import abc
 import copy
 import enum
 import functools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -81,6 +82,15 @@ def spread(size: int, limit: int) -> list[int]:
     if limit <= 0 or limit >= size:
         return list(range(size))
     return [position * size // limit for position in range(limit)]
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """An image's position, and which it is (from 0) of how many of its class, in some order."""
+
+    position: int
+    rank: int
+    class_size: int
 
 
 class ImageSource(abc.ABC):
@@ -159,12 +169,16 @@ class ImageSource(abc.ABC):
     def hold_out(self, share: float, seed: int) -> tuple[ImageSource, ImageSource]:
         """Part the training images: a source without ``share`` of them, and one whose test images they are.
 
-        The share is taken of each class, and is the same for the same ``seed``.
+        The share is taken of each class, rare ones included, and is the same for the same ``seed``.
 
         Raises:
             UsageError: one of the parts would be empty.
         """
-        held = set(self._by_class(Split.TRAIN, seed)[: round(share * self.train_size)])
+        ranked = self._ranked(Split.TRAIN, seed)
+        # An image of rank k among n of its class stands at (k + 1/2) / n: those in front of any share are
+        # about that share of every class.
+        ranked.sort(key=lambda image: (image.rank + 0.5) / image.class_size)
+        held = {image.position for image in ranked[: round(share * self.train_size)]}
         kept = [position for position in self._used[Split.TRAIN] if position not in held]
         if not held or not kept:
             raise UsageError(
@@ -233,19 +247,36 @@ class ImageSource(abc.ABC):
         chosen = self._by_class(split, seed)[:count]
         return torch.cat([images for images, _ in self._plain_batches(split, chosen, 64)])
 
+    def plain_train_batches(
+        self, count: int, batch_size: int, seed: int, shard: Shard = WHOLE
+    ) -> Iterator[Tensor]:
+        """Yield up to ``count`` un-augmented training images, drawn at random, as (N, C, H, W); of these only
+        the part of ``shard``."""
+        positions = self._positions(Split.TRAIN, 0)
+        order = torch.randperm(len(positions), generator=torch.Generator().manual_seed(mixed_seed(seed)))
+        chosen = [positions[k] for k in order[:count].tolist()]
+        begin, end = (k * len(chosen) // shard.count for k in (shard.index, shard.index + 1))
+        for images, _ in self._plain_batches(Split.TRAIN, chosen[begin:end], batch_size):
+            yield images
+
     def _by_class(self, split: Split, seed: int) -> list[int]:
         """Return the positions of ``split`` in random order, one of each class in turn."""
+        return [image.position for image in sorted(self._ranked(split, seed), key=lambda image: image.rank)]
+
+    def _ranked(self, split: Split, seed: int) -> list[_Ranked]:
+        """Return the images of ``split`` in random order."""
         positions = self._positions(split, 0)
         labels = self._labels(split)[positions].tolist()
+        sizes = Counter(labels)
         order = torch.randperm(
             len(positions), generator=torch.Generator().manual_seed(mixed_seed(seed))
         ).tolist()
-        seen: dict[int, int] = {}
-        rounds = []
+        seen: Counter[int] = Counter()
+        ranked = []
         for k in order:
-            rounds.append((seen.get(labels[k], 0), len(rounds), positions[k]))
-            seen[labels[k]] = seen.get(labels[k], 0) + 1
-        return [position for _, _, position in sorted(rounds)]
+            ranked.append(_Ranked(positions[k], seen[labels[k]], sizes[labels[k]]))
+            seen[labels[k]] += 1
+        return ranked
 
     def _plain_batches(self, split: Split, positions: Sequence[int], batch_size: int) -> Iterator[Batch]:
         batches = [positions[k : k + batch_size] for k in range(0, len(positions), batch_size)]
@@ -268,11 +299,15 @@ class ImageSource(abc.ABC):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a caller asks of a data set's images; an empty field leaves the data set's own value."""
+    """What a caller asks of a data set's images; an empty field leaves the data set's own value.
+
+    ``class_names`` are those that a network knows: images that show some of them are numbered by these.
+    """
 
     image_size: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     def applied(self, info: DataInfo) -> DataInfo:
         """Return ``info`` with the fields that were asked for."""

@@ -53,8 +53,8 @@ def open_voc(request: Request) -> DetectionSource:
     """Open VOC 2007 and 2012, or a folder of the same form with classes of its own.
 
     Trained on: every year's ``trainval`` list that has a ``test`` list beside it or another year to test on,
-    else ``train``; tested on: ``test``, else ``val``. Class names are VOC's twenty where the annotations have
-    no others, else those found, by the alphabet.
+    else ``train``; tested on: ``test``, else ``val``. Class names are those that the request knows, or VOC's
+    twenty, where the annotations have no others; else those found, by the alphabet.
 
     Raises:
         UsageError: the folder or a list is missing.
@@ -64,7 +64,8 @@ def open_voc(request: Request) -> DetectionSource:
     train, test = _lists(folders)
     found = {path: _read(folder, stem) for folder, stem, path in (*train, *test)}
     named = {item.name for objects in found.values() for item in objects}
-    names = CLASS_NAMES if named <= set(CLASS_NAMES) else tuple(sorted(named))
+    lists = (request.wanted.class_names, CLASS_NAMES, tuple(sorted(named)))
+    names = next(names for names in lists if named <= set(names))
     if not named:
         raise UsageError(f"The annotations in {folders[0]} have no object; there is nothing to detect.")
     info = DataInfo(

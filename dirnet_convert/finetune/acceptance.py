@@ -26,10 +26,19 @@ def check_options(job: TrainJob) -> None:
     check_training(job.options, job.section)
     check_optimizer(job.options)
     job.data.steps_per_epoch(job.options.batch_size * job.ranks.count)
+    if 0 < job.options.norm_images < 2 * job.ranks.count:
+        raise UsageError(
+            f"{job.section}.norm_images is {job.options.norm_images}; {job.ranks.count} processes need at "
+            f"least {2 * job.ranks.count}, or 0."
+        )
     check_distill(job.distill)
     _check_teacher(job)
     if job.estimator is not None:
         check_estimator(job.estimator)
+    elif job.options.inputs_first:
+        raise UsageError(
+            f"{job.section}.inputs_first is for binary networks; set it to 0 where nothing is binary."
+        )
     if job.data.info.task is Task.DETECTION:
         _check_detection(job)
         check_evaluation()
@@ -77,6 +86,7 @@ def _check_detection(job: TrainJob) -> None:
         ("distill.logit_weight", job.distill.logit_weight != 0.0),
         (f"{job.section}.label_smoothing", job.options.label_smoothing != 0.0),
         (f"{job.section}.image_size", job.options.image_size != 0),
+        (f"{job.section}.small_image_size", job.options.small_image_size != 0),
     ):
         if given:
             raise UsageError(f"{name} is for classifiers; a detector is trained with it set to 0.")

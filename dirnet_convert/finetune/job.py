@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,16 @@ class TrainJob:
     def section(self) -> str:
         """The recipe's section that holds the options."""
         return "pretrain" if self.stage is Stage.PRETRAINED else "finetune"
+
+    @property
+    def resuming_command(self) -> str:
+        """What goes on with the training, as a person reads it.
+
+        'dirnet pretrain NETWORK' makes a new run each time, so that the run has to be named instead.
+        """
+        if self.stage is Stage.PRETRAINED:
+            return f"'{shlex.join(['dirnet', 'pretrain', str(self.run.path)])}'"
+        return "the same command without --restart" if self.restarted else "the same command"
 
     def identity(self) -> dict[str, Any]:
         """Return every option that decides the result, but for the epochs, by its name in the recipe."""

@@ -19,16 +19,19 @@ from dirnet_convert.finetune.divergence import DivergedError, broken_gradient, b
 from dirnet_convert.finetune.interrupt import InterruptFlag, StoppedError, deferred_interrupt
 from dirnet_convert.finetune.job import TrainJob, TrainResult
 from dirnet_convert.finetune.metrics import append_line, keep_lines, read_lines, scores_of
+from dirnet_convert.finetune.norm_images import measure_norms_again
 from dirnet_convert.finetune.observer import EpochReport, SilentObserver, StepReport, TrainObserver
 from dirnet_convert.finetune.random_states import put_random_states, take_random_states
 from dirnet_convert.finetune.schedule import (
     clip_weights,
+    epoch_image_size,
     fading_note,
     observe_distributions,
     part_progress,
     receiving_shares,
     set_estimator_progress,
     set_structure_progress,
+    small_images_note,
 )
 from dirnet_convert.finetune.selection import better, part_training_images
 from dirnet_convert.finetune.state import TrainState
@@ -80,7 +83,8 @@ def train(job: TrainJob, observer: TrainObserver | None = None) -> TrainResult:
         return _result(job, task, state, 0.0, already_finished=True)
     step = _step_function(job, task, observer)
     fading = "" if job.estimator is None else fading_note(job.estimator, job.options)
-    for sentence in (*job.data.notes, fading):
+    small = small_images_note(job.options, job.data.info.image_size)
+    for sentence in (*job.data.notes, fading, small):
         if sentence:
             observer.note(sentence)
     started = time.perf_counter()
@@ -118,7 +122,7 @@ def _train_epoch(training: _Training) -> torch.Tensor:
     epoch, first = divmod(state.step, state.steps_per_epoch)
     seconds_before, waited_before, begun = state.sums.seconds, state.sums.data_wait_s, time.perf_counter()
     written = begun
-    augment = Augmentation(options.augment, options.image_size, options.crop_area_min)
+    augment = Augmentation(options.augment, epoch_image_size(options, epoch), options.crop_area_min)
     batches = Timed(
         job.data.train_batches(
             options.batch_size, augment, job.seed, epoch, start_batch=first, shard=job.ranks.shard
@@ -145,8 +149,8 @@ def _train_epoch(training: _Training) -> torch.Tensor:
 
 
 def _stopped(state: TrainState) -> StoppedError:
-    command = "the same command without --restart" if state.job.restarted else "the same command"
-    return StoppedError(f"Stopped at step {state.step} of {state.total_steps}; {command} goes on from there.")
+    where = f"Stopped at step {state.step} of {state.total_steps}"
+    return StoppedError(f"{where}; {state.job.resuming_command} goes on from there.")
 
 
 def _one_step(training: _Training, images: torch.Tensor, labels: Any) -> float:
@@ -196,6 +200,7 @@ def _finish_epoch(training: _Training, last_images: torch.Tensor) -> None:
     state.check_finite()
     epoch, hear = state.step // state.steps_per_epoch, training.observer.evaluated
     job.ranks.copy_first(state.evaluated)
+    measure_norms_again(job, task.observed(state.evaluated))
     held = {} if training.held_out is None else task.scores(state.evaluated, training.held_out, hear)
     scores = task.scores(state.evaluated, job.data, hear)
     state.best = better(state.best, epoch, held)

@@ -1,4 +1,5 @@
-"""What changes with the position in the training: the learning rate, the estimators, the weights' bounds."""
+"""What changes with the position in the training: the learning rate, the images' size, the estimators, the
+weights' bounds."""
 
 from __future__ import annotations
 
@@ -62,6 +63,34 @@ def _part_schedule(optimizer: Optimizer, options: TrainOptions, steps: int, warm
     if options.schedule is ScheduleKind.LINEAR:
         return PolyLRScheduler(optimizer, t_initial=fall, power=1.0, lr_min=lowest, **common)
     return StepLRScheduler(optimizer, decay_t=steps + 1, decay_rate=1.0, **common)
+
+
+def small_epochs(options: TrainOptions) -> int:
+    """Return the number of epochs with images of ``small_image_size`` pixels; the last one is never among
+    them."""
+    return min(round(options.small_first * options.epochs), options.epochs - 1)
+
+
+def epoch_image_size(options: TrainOptions, epoch: int) -> int:
+    """Return the edge in pixels of the training images of ``epoch`` (from 0); 0 is that of the run."""
+    return options.small_image_size if epoch < small_epochs(options) else options.image_size
+
+
+def small_images_note(options: TrainOptions, run_image_size: int) -> str:
+    """Return what a person should know of a training that begins with smaller images, or nothing."""
+    if options.small_first == 0.0:
+        return ""
+    epochs = small_epochs(options)
+    if epochs == 0:
+        return (
+            f"All training images have {options.image_size or run_image_size} pixels: of {options.epochs} "
+            f"epochs, a first share of {options.small_first:g} is none."
+        )
+    again = ", when the step is compiled again" if options.compile else ""
+    return (
+        f"Training images have {options.small_image_size} pixels in the first {epochs} of {options.epochs} "
+        f"epochs and {options.image_size or run_image_size} from then on{again}."
+    )
 
 
 def part_progress(step: int, first: int, total: int) -> float:

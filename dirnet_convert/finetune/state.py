@@ -11,6 +11,7 @@ from dirnet_convert.finetune.job import TrainJob
 from dirnet_convert.finetune.optimizer import build_average, build_optimizer
 from dirnet_convert.finetune.random_states import RandomStates, put_random_states, take_random_states
 from dirnet_convert.finetune.schedule import RateSchedule, first_part_steps
+from dirnet_convert.run import Stage
 
 
 class TrainState:
@@ -98,9 +99,10 @@ class TrainState:
     def diverged(self, step: int, what: str) -> DivergedError:
         """Return the error for a training whose numbers have run away at ``step``."""
         section = self.job.section
-        kept = f"The checkpoint of step {self.saved_step} is kept; go on from it with"
+        by = f" by {self.job.resuming_command}" if self.job.stage is Stage.PRETRAINED else ""
+        kept = f"The checkpoint of step {self.saved_step} is kept; go on from it{by} with"
         if self.saved_step == 0:
-            kept = "The weights that it began with are kept; begin again with"
+            kept = f"The weights that it began with are kept; begin again{by} with"
         return DivergedError(
             f"Training diverged at step {step}: {what}. {kept} a lower rate, such as --set "
             f"{section}.lr={self.job.options.lr / 4:g}, or with --set {section}.clip_grad_norm=1."

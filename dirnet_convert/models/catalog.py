@@ -26,7 +26,7 @@ from dirnet_convert.models.detectors import (
     published_rows,
     published_weights,
 )
-from dirnet_convert.models.state import Fit, load_weights, read_state
+from dirnet_convert.models.state import Fit, load_weights, read_state, unprefixed
 from dirnet_convert.models.user_file import UserFactory, load_user_factory
 from dirnet_convert.quiet import errors_alone
 from dirnet_convert.recipe import Task
@@ -110,6 +110,7 @@ def _inception_options(name: str) -> dict[str, bool]:
 
 def _fitted(entry: ModelEntry, network: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return ``state`` as ``network`` names its tensors."""
+    state = unprefixed(state, network.state_dict())
     if entry.task is Task.DETECTION:
         return adapt_state(entry.name, network, state)
     # The published files hold the auxiliary classifiers, which only serve training.

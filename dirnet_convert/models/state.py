@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dirnet_convert.errors import DirnetError, UsageError
+from dirnet_convert.errors import DirnetError, UsageError, few
 from dirnet_convert.files import DAMAGE, replacing
 
 _PREFIXES = ("module.", "_orig_mod.")
@@ -66,11 +66,16 @@ def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
         raise DirnetError(
             f"{path} holds no state dict; save one with torch.save(network.state_dict(), file)."
         )
-    # DataParallel and torch.compile put their own name in front.
-    for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return tensors
+
+
+def unprefixed(state: Mapping[str, Tensor], own: Collection[str]) -> Mapping[str, Tensor]:
+    """Return ``state`` without what DataParallel and torch.compile put in front of every name, where the
+    network's ``own`` names do not begin so."""
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in state) and not any(key.startswith(prefix) for key in own):
+            return unprefixed({key.removeprefix(prefix): value for key, value in state.items()}, own)
+    return state
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], fit: Fit, origin: str) -> list[str]:
@@ -101,12 +106,6 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], fit: Fit, orig
         )
     network.load_state_dict(fitting, strict=False)
     return missing + reshaped
-
-
-def few(names: list[str], limit: int = 4) -> str:
-    """Return the first names in a row, and how many more there are."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 def save_tensors(state: Mapping[str, Tensor], path: Path) -> None:

@@ -47,8 +47,9 @@ def name_nodes(model: ir.Model) -> None:
 
 def layer_call(name: str) -> tuple[str, int]:
     """Return the module path and the number of the call (from 1) that a binary layer's node is named for."""
-    path, _, repeat = name.partition(_REPEAT)
-    return path, int(repeat) if repeat else 1
+    path, _, repeat = name.rpartition(_REPEAT)
+    # A module may have the sign in its own name; calls are numbered from 2 on.
+    return (path, int(repeat)) if path and repeat.isdecimal() and int(repeat) > 1 else (name, 1)
 
 
 def strip_metadata(model: ir.Model) -> None:

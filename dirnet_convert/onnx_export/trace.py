@@ -37,9 +37,9 @@ class Batch(enum.Enum):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep PyTorch's progress lines and its warnings about its own insides from the person's terminal."""
-    out = contextlib.redirect_stdout(io.StringIO())
-    with errors_alone("torch.onnx"), warnings.catch_warnings(), out:
+    """Keep PyTorch's progress lines and what it says about its own insides from the person's terminal."""
+    out, errors = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    with errors_alone("torch.onnx"), warnings.catch_warnings(), out, errors:
         warnings.simplefilter("ignore")
         yield
 

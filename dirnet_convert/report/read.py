@@ -37,7 +37,9 @@ def read_run(run: RunFolder) -> RunFacts:
     config = run.read_config()
     lines = _json_lines(run.metrics_path)
     begun = max((k for k, line in enumerate(lines) if line.get("epoch") == 1), default=0)
-    files = (run.model_path, run.teacher_path, run.onnx_path, run.teacher_onnx_path, run.openvino_path)
+    # OpenVINO's weights lie beside its graph.
+    openvino = (run.openvino_path, run.openvino_path.with_suffix(".bin"))
+    files = (run.model_path, run.teacher_path, run.onnx_path, run.teacher_onnx_path, *openvino)
     return RunFacts(
         run=run,
         config=config,

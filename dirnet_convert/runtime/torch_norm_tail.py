@@ -105,9 +105,18 @@ def norm_tail_backward(
     y_gradient: Tensor, mean: Tensor, variance: Tensor, *inputs: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of norm_tail's x, residual, gain, offset (and shift) and slope, from that of its
-    first result; an empty tensor stands for what is not there."""
+    first result; an empty tensor stands for what is not there.
+
+    Raises:
+        DirnetError: the compiled library is missing, or types or shapes are not those of norm_tail's results.
+    """
     _, residual, gain, _, _, slope, *_ = inputs
     tail, kept = _described(TailInputs(*inputs))
+    if y_gradient.shape != inputs[0].shape or any(
+        (value.dtype, value.shape) != (gain.dtype, gain.shape) for value in (mean, variance)
+    ):
+        raise DirnetError("norm_tail's gradient, mean and variance are not of its results' types and shapes.")
+    mean, variance = mean.contiguous(), variance.contiguous()
     to_y = last(y_gradient.to(kept[0].dtype))
     to_x = torch.empty_like(to_y)
     to_residual = None if residual is None else torch.empty_like(to_y)

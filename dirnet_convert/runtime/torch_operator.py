@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dirnet_convert.errors import DirnetError
 from dirnet_convert.runtime.kernels import ConvGeometry, checked_status
 from dirnet_convert.runtime.torch_memory import (
     TYPES,
@@ -37,10 +38,10 @@ def binary_conv2d(
     O, H', W') in the channels-last layout.
 
     Raises:
-        DirnetError: the compiled library is missing, or refuses the shapes.
+        DirnetError: the compiled library is missing, or the shapes do not fit.
     """
     geometry = _geometry(x, weight, stride, padding, dilation, groups)
-    operands = _operands(x, threshold, weight)
+    operands = _operands(x, threshold, weight, groups)
     size = geometry.output_size(*x.shape[2:])
     y = x.new_empty(x.shape[0], *size, weight.shape[0], dtype=nearest_type(dtype))
     library, isa = library_and_isa()
@@ -85,10 +86,13 @@ def binary_conv2d_backward(
     gradients are float32.
 
     Raises:
-        DirnetError: the compiled library is missing, or refuses the shapes.
+        DirnetError: the compiled library is missing, or the shapes do not fit.
     """
     geometry = _geometry(x, weight, stride, padding, dilation, groups)
-    values, _, weights = operands = _operands(x, threshold, weight)
+    values, _, weights = operands = _operands(x, threshold, weight, groups)
+    expected = (x.shape[0], weight.shape[0], *geometry.output_size(*x.shape[2:]))
+    if gradient.shape != expected:
+        raise DirnetError(f"The gradient is {tuple(gradient.shape)}; that of this output is {expected}.")
     gradients = last(gradient.to(nearest_type(gradient.dtype)))
     to_signs = torch.empty_like(values, dtype=gradients.dtype)
     to_weights = torch.empty_like(weights)
@@ -120,8 +124,18 @@ def _(
     return channels_last(to_signs), channels_last(to_weights)
 
 
-def _operands(x: Tensor, threshold: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the three as the kernels read them; they must live as long as their addresses are used."""
+def _operands(x: Tensor, threshold: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the three as the kernels read them; they must live as long as their addresses are used.
+
+    Raises:
+        DirnetError: there are not as many thresholds or weights as channels.
+    """
+    channels = x.shape[1]
+    if threshold.shape != (channels,) or weight.shape[1] * groups != channels:
+        raise DirnetError(
+            f"{channels} channels in {groups} groups do not fit thresholds {tuple(threshold.shape)} and "
+            f"weights {tuple(weight.shape)}."
+        )
     values = last(x.to(nearest_type(x.dtype)))
     return values, threshold.to(torch.float32).contiguous(), last(weight.to(torch.float32))
 

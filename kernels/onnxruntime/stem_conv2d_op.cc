@@ -105,7 +105,7 @@ class StemConv2d : public Kernel {
       throw Failure("'X' holds images of " + std::to_string(shape.in_h) + " x " + std::to_string(shape.in_w) +
                     ", too small for the kernel and the window even with their padding");
     }
-    if (!stem_buffers_countable(shape)) {
+    if (!stem_buffers_fit(shape)) {
       throw Failure("'X' holds images of " + std::to_string(shape.in_h) + " x " + std::to_string(shape.in_w) +
                     ", which become too large with their padding");
     }

@@ -159,6 +159,24 @@ void test_shapes_too_large() {
   CHECK(dirnet_sign_conv2d_backward(isa, 0, nullptr, vector, vector, padded, 0, nullptr, nullptr, gradient, 1,
                                     nullptr) == DIRNET_BAD_ARGUMENT,
         "more pixels than can be counted");
+  // Every number is below 2^31, and the bytes of the padded image are beyond 64 bits.
+  constexpr int64_t kHalf = int64_t{1} << 30;
+  const int64_t apart[16] = {4,     1,     1,     1,         1, 2,        2,     kHalf,
+                             kHalf, kHalf, kHalf, kHalf - 1, 0, kLargest, kHalf, 1};
+  const float four[4] = {};
+  float signs[4];
+  CHECK(dirnet_sign_conv2d_backward(isa, 0, four, vector, four, apart, 0, four, signs, gradient, 1,
+                                    nullptr) == DIRNET_BAD_ARGUMENT,
+        "more bytes than can be counted");
+  uint64_t bits[1];
+  CHECK(dirnet_binarize(isa, nullptr, 0, kLargest + 1, vector, bits, 1) == DIRNET_BAD_ARGUMENT,
+        "more channels than can be counted");
+  dirnet_tail tail{};
+  tail.pixels = 1;
+  tail.channels = INT64_MAX;
+  tail.x = tail.gain = tail.offset = vector;
+  CHECK(dirnet_norm_tail(isa, &tail, signs, signs, signs, 1, nullptr) == DIRNET_BAD_ARGUMENT,
+        "more channels of a norm than can be counted");
 }
 
 }  // namespace

@@ -158,6 +158,12 @@ def test_copies_around_the_input_are_signs_too(mode: str) -> None:
         )
 
 
+def test_an_image_alone_is_one_of_a_batch() -> None:
+    layer = _layer(nn.Conv2d(3, 4, 3, padding=1))
+    x = torch.randn(2, 3, 6, 5)
+    assert torch.equal(layer(x[0]), layer(x)[0])
+
+
 def test_linear() -> None:
     linear = nn.Linear(7, 5)
     layer = BinaryLinear.from_linear(linear, OPTIONS, ESTIMATOR)

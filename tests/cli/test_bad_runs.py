@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -281,3 +282,20 @@ def test_what_an_emulator_does_not_take(
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr("dirnet_convert.bench.devices.missing_tools", lambda _names: ())
     assert words in refused(2, "bench", "--run", exported, "--device", "arm64", *option)
+
+
+def test_a_stopped_pretraining_is_named_by_its_run(
+    refused: Refused, dirnet: Invoke, pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dirnet_convert.cli.training_progress import TerminalObserver
+
+    def press(_self: TerminalObserver, report: object) -> None:
+        if report.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TerminalObserver, "stepped", press)
+        sentence = refused(130, "pretrain", pretrained, "--restart", "--epochs", 2)
+    command = shlex.join(["dirnet", "pretrain", str(pretrained)])
+    assert sentence.endswith(f"; '{command}' goes on from there.")
+    assert json.loads(dirnet(*shlex.split(command)[1:], "--json").stdout)["epochs"] == 2

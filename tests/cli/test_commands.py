@@ -122,6 +122,13 @@ def test_what_people_read(dirnet: Invoke, converted: Path, exported: Path, pretr
         assert words in result.stdout
 
 
+def test_a_long_path_with_brackets_is_whole(dirnet: Invoke, pretrained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "-".join(["a", *["very"] * 20, "long", "name [lr=0.1] [red]"])
+    result = dirnet("convert", pretrained, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert str(out).replace(" ", "") in "".join(result.stdout.split())
+
+
 def test_the_next_command_is_one_that_a_shell_takes(dirnet: Invoke, pretrained: Path, tmp_path: Path) -> None:
     run = shutil.copytree(pretrained, tmp_path / "my run [b]")
     line = dirnet("pretrain", run).stdout.strip().splitlines()[-1]

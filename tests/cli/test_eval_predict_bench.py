@@ -25,6 +25,7 @@ from dirnet_convert.errors import DirnetError
 from dirnet_convert.models.catalog import find_model
 from dirnet_convert.onnx_export.exporter import export_onnx
 from dirnet_convert.recipe import ConvertOptions, DataOptions, ModelOptions, Recipe
+from dirnet_convert.run import RunFolder
 
 SEED = 4
 NETWORK = """
@@ -39,6 +40,13 @@ def block(inputs, outputs, stride):
 def small(num_classes=10):
     body = nn.Sequential(block(3, 16, 2), block(16, 32, 2), block(32, 32, 1))
     return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes))
+"""
+
+FLATTENED = """
+
+def flattened(num_classes=10):
+    body = nn.Sequential(block(3, 16, 2), block(16, 32, 2), block(32, 32, 1))
+    return nn.Sequential(body, nn.Flatten(), nn.Linear(32 * 8 * 8, num_classes))
 """
 
 # A network that insists on its size, in a module that is called as it is; torch itself would take any.
@@ -67,21 +75,25 @@ def answer(module: object, *arguments: object) -> dict:
     return json.loads(result.stdout)
 
 
-@pytest.fixture(scope="module")
-def run(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A converted and exported run of a small untrained network on the digits."""
-    root = tmp_path_factory.mktemp("runs")
-    (root / "network.py").write_text(NETWORK)
-    name = f"{root / 'network.py'}:small"
+def converted(root: Path, source: str, function: str, image_size: int = 32) -> RunFolder:
+    """Convert the untrained network that ``function`` of ``source`` builds, on the digits."""
+    (root / "network.py").write_text(source)
+    name = f"{root / 'network.py'}:{function}"
     torch.manual_seed(SEED)
     torch.save(find_model(name).build(10).state_dict(), root / "weights.pth")
     recipe = Recipe(
         seed=SEED,
         model=ModelOptions(name, str(root / "weights.pth")),
-        data=DataOptions("digits", image_size=32),
+        data=DataOptions("digits", image_size=image_size),
         convert=ConvertOptions(calibration_images=32),
     )
-    folder = convert_to_run(recipe, root / "run").run
+    return convert_to_run(recipe, root / "run").run
+
+
+@pytest.fixture(scope="module")
+def run(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A converted and exported run of a small untrained network on the digits."""
+    folder = converted(tmp_path_factory.mktemp("runs"), NETWORK, "small")
     export_onnx(load_run(folder).student, example_image(folder.read_config()), folder.onnx_path)
     return folder.path
 
@@ -152,6 +164,24 @@ def test_predict_with_no_image(run: Path, tmp_path: Path) -> None:
         assert name in result.stderr
 
 
+def test_predict_wants_no_folder_without_images(run: Path, tmp_path: Path) -> None:
+    Image.new("L", (20, 30)).save(tmp_path / "digit.png")
+    result = invoke(predict, tmp_path / "digit.png", "--run", run, "--data-dir", tmp_path)
+    assert result.exit_code == 2 and "--data-dir says where --data lies" in result.stderr
+
+
+def test_a_size_that_pytorch_cannot_compute_is_a_sentence(run: Path, tmp_path: Path) -> None:
+    flattened = converted(tmp_path, NETWORK + FLATTENED, "flattened").path
+    Image.new("L", (20, 30)).save(tmp_path / "digit.png")
+    for module, *arguments in ((eval, flattened), (predict, tmp_path / "digit.png", "--run", flattened)):
+        result = invoke(module, *arguments, "--engine", "torch", "--image-size", 16)
+        assert result.exit_code == 2, result.output
+        assert "--image-size is 16, and this network does not take images" in result.stderr
+        assert "Traceback" not in result.stderr
+    # A network that takes any size still does.
+    assert answer(eval, run, "--engine", "torch", "--image-size", 24, "--limit", 5)["images"] == 5
+
+
 def test_bench_writes_its_figures(run: Path) -> None:
     result = answer(bench, "--run", run, "--rounds", 1)
     (part,) = result["results"]
@@ -203,15 +233,7 @@ def test_mistakes_of_bench(run: Path, arguments: tuple[str, ...], words: str) ->
 def test_the_emulator_gets_images_that_a_network_takes(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "network.py").write_text(NETWORK + PARTICULAR)
-    name = f"{tmp_path / 'network.py'}:particular"
-    torch.save(find_model(name).build(10).state_dict(), tmp_path / "weights.pth")
-    recipe = Recipe(
-        model=ModelOptions(name, str(tmp_path / "weights.pth")),
-        data=DataOptions("digits", image_size=72),
-        convert=ConvertOptions(calibration_images=4),
-    )
-    folder = convert_to_run(recipe, tmp_path / "run").run
+    folder = converted(tmp_path, NETWORK + PARTICULAR, "particular", image_size=72)
     sizes = []
 
     def emulate(models: object, size: int, *_rest: object) -> NoReturn:

@@ -81,6 +81,74 @@ def test_several_inputs(convert: Convert, generator: torch.Generator) -> None:
         convert(_SeveralInputs(required=True), binarize=("second",))
 
 
+class _OwnError(Exception):
+    pass
+
+
+class _Refusing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise _OwnError("not today")
+
+
+def test_what_a_persons_own_code_raises_is_told(convert: Convert) -> None:
+    with pytest.raises(DirnetError, match=r"\(_OwnError: not today\), nor of other common sizes"):
+        convert(_Refusing())
+
+
+class _Curious(nn.Module):
+    """Asks its layer for what binary layers lack, where no graph shows it."""
+
+    def __init__(self, attribute: str) -> None:
+        super().__init__()
+        self.attribute = attribute
+        self.stem, self.conv, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        getattr(self.conv, self.attribute)
+        if x.sum() == 0:
+            return x.mean((2, 3))
+        return self.last(self.conv(x)).mean((2, 3))
+
+
+def test_code_that_reads_the_insides_of_a_layer(convert: Convert, generator: torch.Generator) -> None:
+    with pytest.raises(DirnetError, match=r"does not run with binary layers \(.*'_reversed.*--keep"):
+        convert(_Curious("_reversed_padding_repeated_twice"))
+    assert convert(_Curious("kernel_size")).trace_failure
+    kept = convert(_Curious("_reversed_padding_repeated_twice"), keep=("conv",), binarize=("last",))
+    assert kept.student(torch.zeros(1, 3, 16, 16)).shape == (1, 4)
+
+
+def test_a_module_that_is_called_as_a_word_of_python(convert: Convert) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 3)
+            self.way = nn.ModuleDict(
+                {"local": nn.Conv2d(4, 4, 3), "global": nn.Sequential(nn.Conv2d(4, 4, 3))}
+            )
+            self.last = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return self.last((self.way["local"](x) + self.way["global"](x)).mean((2, 3)))
+
+    built = convert(Named())
+    assert "called 'global', a word of Python" in built.trace_failure
+    assert built.student(torch.zeros(1, 3, 16, 16)).shape == (1, 4)
+
+
+def test_a_compiled_module_inside(convert: Convert) -> None:
+    scripted = torch.jit.script(nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU()))
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), scripted, nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    built = convert(network, binarize=("2",))
+    assert built.student(torch.zeros(1, 3, 16, 16)).shape[:2] == (1, 4)
+
+
 def test_images_of_a_wrong_shape_are_named(convert: Convert, capfd: pytest.CaptureFixture[str]) -> None:
     for network, size, channels, sentence in (
         (find_model("resnet20").build(10), 32, 1, "takes images of 3 channels, and these have 1;"),

@@ -338,20 +338,21 @@ def test_stochastic_depth_stays_random_in_training(convert: Convert, generator: 
         assert torch.equal(student.eval()(images), student(images))
 
 
-def test_a_name_that_is_taken_does_no_harm(convert: Convert, generator: torch.Generator) -> None:
-    class Named(nn.Module):
+def test_a_sum_of_sizes_is_no_residual_block(convert: Convert, generator: torch.Generator) -> None:
+    class Sized(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.activations = nn.ReLU(inplace=True)
-            self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(2))
-            self.convs = nn.ModuleList(nn.Conv2d(3 if k == 0 else 4, 4, 3) for k in range(3))
+            self.stem, self.a, self.b = (nn.Conv2d(c, 4, 3, padding=1) for c in (3, 4, 4))
+            self.last = nn.Conv2d(8, 4, 3)
 
         def forward(self, x: Tensor) -> Tensor:
-            for conv, norm in zip(self.convs, self.norms, strict=False):
-                x = self.activations(norm(conv(x)))
-            return self.activations(self.convs[2](x)).mean((2, 3))
+            a = F.relu(self.a(self.stem(x)))
+            b = F.relu(self.b(a))
+            joined = torch.cat([a, b], 1).flatten(2)
+            size = a.size(1) + b.size(1)
+            return self.last(joined.view(joined.size(0), size, *a.shape[2:])).mean((2, 3))
 
-    built = convert(Named(), binarize=("convs.2",))
-    assert len(built.structure.norms) == 1 and len(built.structure.activations) == 2
-    assert built.student(_images(generator)).shape == (4, 4)
-    assert len(built.structure.representations) == 2
+    built = convert(Sized(), binarize=("a", "b"))
+    logits, representations = built.student_forward(_images(generator))
+    assert logits.shape == (4, 4)
+    assert all(isinstance(value, Tensor) for value in representations)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -90,6 +91,15 @@ def test_folder_with_two_splits(make_folder: FolderMaker) -> None:
     source = open_data(DataOptions(f"folder:{make_folder(('ant', 'bee'))}", image_size=32))
     assert source.info.class_names == ("ant", "bee")
     assert (source.train_size, source.test_size) == (12, 12)
+
+
+def test_hidden_folders_hold_no_images(make_folder: FolderMaker) -> None:
+    root = make_folder(("ant", "bee"))
+    image = next((root / "train" / "ant").iterdir())
+    for folder in (".ipynb_checkpoints", "more"):
+        (image.parent / folder).mkdir()
+        shutil.copy(image, image.parent / folder)
+    assert open_data(DataOptions(f"folder:{root}", image_size=32)).train_size == 12 + 1
 
 
 def test_folder_below_the_data_folder(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,14 +138,28 @@ def test_held_out_images_are_a_share_of_each_class_and_of_no_other_part(source: 
     assert chosen.test_size == round(0.25 * whole) and rest.train_size == whole - chosen.test_size
     assert rest.test_size == source.test_size and source.train_size == whole
     labels = torch.cat([labels for _, labels in chosen.test_batches(64)])
-    counts = torch.bincount(labels, minlength=source.info.classes)
-    assert int(counts.max() - counts.min()) <= 1
+    counts, sizes = (
+        torch.bincount(found, minlength=source.info.classes)
+        for found in (labels, source._labels(Split.TRAIN))
+    )
+    assert bool(((counts - 0.25 * sizes).abs() <= 1).all())
     # Unaugmented and in order: no held-out image is among those that are left.
     assert not set(chosen._positions(Split.TEST, 0)) & set(rest._positions(Split.TRAIN, 0))
     again = source.hold_out(0.25, SEED)[1]
     first, second = next(chosen.test_batches(8)), next(again.test_batches(8))
     assert torch.equal(first[0], second[0])
     assert chosen._positions(Split.TEST, 0) != source.hold_out(0.25, SEED + 1)[1]._positions(Split.TEST, 0)
+
+
+def test_a_rare_class_gives_its_share_of_held_out_images(make_folder: FolderMaker) -> None:
+    root = make_folder(("ant", "bee"), count=40)
+    for k in range(8, 40):
+        (root / "train" / "bee" / f"{k}.png").unlink()
+    source = open_data(DataOptions(f"folder:{root}", image_size=16))
+    rest, chosen = source.hold_out(0.25, SEED)
+    held = torch.cat([labels for _, labels in chosen.test_batches(64)])
+    assert torch.bincount(held).tolist() == [10, 2]
+    assert torch.bincount(rest._labels(Split.TRAIN)[rest._positions(Split.TRAIN, 0)]).tolist() == [30, 6]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.99999])

@@ -137,12 +137,22 @@ def test_the_whole_way_and_a_crash_in_each_training(name: str, voc_folder: Path,
         assert evaluate_detector(predict, data, 2).map_percent == tuned.scores["test_map_percent"]
 
 
+def test_batch_norms_of_backbone_and_head_are_measured_again(voc_folder: Path, tmp_path: Path) -> None:
+    run = new_pretrain_run(recipe(voc_folder, norm_images=4, ema_decay=0.0, epochs=1), tmp_path / "run")
+    pretrain_run(run)
+    saved = load_file(run.model_path)
+    counted = {name: int(value) for name, value in saved.items() if name.endswith(".num_batches_tracked")}
+    assert {name.split(".")[0] for name in counted} == {"backbone", "head"}
+    assert set(counted.values()) == {2}
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"label_smoothing": 0.1}, r"pretrain\.label_smoothing is for classifiers"),
         ({"crop_area_min": 0.5}, r"pretrain\.crop_area_min is for classifiers"),
         ({"image_size": 96}, r"pretrain\.image_size is for classifiers"),
+        ({"small_image_size": 96, "small_first": 0.5}, r"pretrain\.small_image_size is for classifiers"),
         ({"precision": Precision.BFLOAT16}, r"pretrain\.precision must be float32"),
         ({"region_samples": 64}, r"pretrain\.region_samples is for Faster R-CNN"),
         ({"batch_size": 7}, "fewer than a batch of 7"),

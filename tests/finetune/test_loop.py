@@ -146,6 +146,7 @@ CHANGES = {
     "input_epsilon": {"estimator": {"input_epsilon": 0.4}},
     "inputs_first": {"options": {"inputs_first": 0.4}},
     "image_size": {"options": {"image_size": 12}},
+    "small_image_size": {"options": {"small_image_size": 12, "small_first": 0.5}},
     "clip_bound": {"estimator": {"clip": WeightClip.BOUND, "clip_bound": 0.05}},
     "clip_tau": {"estimator": {"clip": WeightClip.QUANTILE}},
     "gradual_inputs": {"estimator": {"gradual_inputs": 0.5}},

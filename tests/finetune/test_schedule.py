@@ -17,11 +17,13 @@ from dirnet_convert.finetune.optimizer import build_average, build_optimizer
 from dirnet_convert.finetune.schedule import (
     RateSchedule,
     clip_weights,
+    epoch_image_size,
     fading_note,
     observe_distributions,
     receiving_shares,
     set_estimator_progress,
     set_estimators,
+    small_images_note,
 )
 from dirnet_convert.models.cifar_resnet import resnet20
 from dirnet_convert.recipe import (
@@ -208,6 +210,24 @@ def test_a_fading_training_says_what_its_test_accuracy_is() -> None:
     )
     assert "the first 10 % of the training;" in fading_note(structure, TrainOptions())
     assert "the first 25 % of each part" in fading_note(fading, TrainOptions(inputs_first=0.5))
+
+
+@pytest.mark.parametrize(("share", "small"), [(0.0, 0), (0.1, 0), (0.13, 1), (0.5, 2), (0.74, 3), (0.99, 3)])
+def test_small_images_come_first_and_never_last(share: float, small: int) -> None:
+    options = TrainOptions(epochs=4, image_size=96, small_image_size=64, small_first=share)
+    assert [epoch_image_size(options, epoch) for epoch in range(4)] == [64] * small + [96] * (4 - small)
+
+
+def test_a_training_that_begins_with_small_images_says_so() -> None:
+    options = TrainOptions(epochs=4, small_image_size=64, small_first=0.5, compile=False)
+    assert small_images_note(TrainOptions(epochs=4), 112) == ""
+    said = "Training images have 64 pixels in the first 2 of 4 epochs and 112 from then on"
+    assert small_images_note(options, 112) == f"{said}."
+    again = ", when the step is compiled again."
+    assert small_images_note(dataclasses.replace(options, compile=True), 112) == said + again
+    none = "All training images have 112 pixels: of 1 epochs, a first share of 0.5 is none."
+    assert small_images_note(dataclasses.replace(options, epochs=1), 112) == none
+    assert "and 96 from" in small_images_note(dataclasses.replace(options, image_size=96), 112)
 
 
 def test_progress_reaches_every_estimator(tiny: ModuleType) -> None:

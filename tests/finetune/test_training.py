@@ -14,9 +14,10 @@ from dirnet_convert.convert.binarize_network import binarize_network
 from dirnet_convert.convert.new_run import convert_to_run
 from dirnet_convert.convert.rebuild import load_fp32_run
 from dirnet_convert.convert.representations import with_representations
-from dirnet_convert.errors import UsageError
+from dirnet_convert.errors import DirnetError, UsageError
 from dirnet_convert.finetune.observer import SilentObserver, StepReport
 from dirnet_convert.recipe import (
+    Activation,
     ConvertOptions,
     DataOptions,
     DistillOptions,
@@ -75,6 +76,29 @@ class Branching(ToldItsSize):
 
 def branching(num_classes=10):
     return Branching(num_classes)
+
+
+class Auxiliary(Branching):
+    def forward(self, x):
+        y = super().forward(x)
+        return (y, 0.5 * y) if self.training else y
+
+
+def auxiliary(num_classes=10):
+    return Auxiliary(num_classes)
+
+
+class Rooted(ToldItsSize):
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.network, self.head = self.network[:5], self.network[5:]
+
+    def forward(self, x):
+        return self.head((self.network(x) + 1e-6).sqrt())
+
+
+def rooted(num_classes=10):
+    return Rooted(num_classes)
 """
 TRAIN = TrainOptions(epochs=1, batch_size=32, lr=0.01, compile=False)
 
@@ -204,9 +228,7 @@ def test_training_images_of_another_size(recipe: Recipe, pretrained: RunFolder, 
     def sized(image_size: int) -> Recipe:
         return dataclasses.replace(config.recipe, pretrain=dataclasses.replace(TRAIN, image_size=image_size))
 
-    with pytest.raises(
-        UsageError, match=rf"image_size is 1, and.* or 0 for that of the run, {config.image_size}"
-    ):
+    with pytest.raises(UsageError, match=rf"image_size is 1, and.* that of the run is {config.image_size}"):
         pretrain_run(pretrained, sized(1), restart=True)
     assert pretrained.read_config() == config
     assert config.image_size != 16
@@ -219,6 +241,39 @@ def test_training_images_of_another_size(recipe: Recipe, pretrained: RunFolder, 
         run.read_config().recipe, finetune=dataclasses.replace(TRAIN, image_size=16)
     )
     assert not finetune_run(run, smaller).already_finished
+    first = dataclasses.replace(TRAIN, small_image_size=1, small_first=0.5)
+    with pytest.raises(UsageError, match=r"finetune\.small_image_size is 1, and this network"):
+        finetune_run(run, dataclasses.replace(smaller, finetune=first), restart=True)
+
+
+def test_two_steps_are_for_binary_networks(pretrained: RunFolder) -> None:
+    config = pretrained.read_config()
+    two = dataclasses.replace(config.recipe, pretrain=dataclasses.replace(TRAIN, inputs_first=0.5))
+    with pytest.raises(UsageError, match=r"pretrain\.inputs_first is for binary networks"):
+        pretrain_run(pretrained, two, restart=True)
+    assert pretrained.read_config() == config
+
+
+def test_auxiliary_outputs_are_refused(recipe: Recipe, tmp_path: Path) -> None:
+    model = ModelOptions(recipe.model.name.replace(":small", ":auxiliary"), "none")
+    fp32 = new_pretrain_run(dataclasses.replace(recipe, model=model), tmp_path / "fp32")
+    with pytest.raises(UsageError, match="returns a tuple while it is trained"):
+        pretrain_run(fp32)
+    weights = ModelOptions(model.name, str(fp32.model_path))
+    run = convert_to_run(dataclasses.replace(recipe, model=weights), tmp_path / "binary").run
+    with pytest.raises(UsageError, match="returns a tuple while it is trained"):
+        finetune_run(run)
+
+
+def test_answers_that_are_no_numbers_are_refused(recipe: Recipe, tmp_path: Path) -> None:
+    model = ModelOptions(recipe.model.name.replace(":small", ":rooted"), "none")
+    fp32 = new_pretrain_run(dataclasses.replace(recipe, model=model), tmp_path / "fp32")
+    source = dataclasses.replace(recipe, model=ModelOptions(model.name, str(fp32.model_path)))
+    with pytest.raises(DirnetError, match=r"not finite.*convert\.activation=keep"):
+        convert_to_run(source, tmp_path / "binary")
+    assert not (tmp_path / "binary").exists()
+    keep = dataclasses.replace(source.convert, activation=Activation.KEEP)
+    assert convert_to_run(dataclasses.replace(source, convert=keep), tmp_path / "kept").run.path.is_dir()
 
 
 def test_a_graph_that_counted_with_its_size_serves_no_other(recipe: Recipe, tmp_path: Path) -> None:

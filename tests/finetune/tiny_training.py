@@ -43,6 +43,7 @@ OPTIONS = TrainOptions(
     ema_decay=0.9,
     checkpoint_minutes=0.0,
     clip_grad_norm=5.0,
+    norm_images=32,
 )
 DISTILL = DistillOptions(label_weight=1.0, logit_weight=0.5, temperature=2.0, rbd_weight=0.5)
 ESTIMATOR = EstimatorOptions(quantile_steps=3, gradual_weights=0.3)

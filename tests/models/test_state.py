@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dirnet_convert.errors import DirnetError, UsageError
-from dirnet_convert.models.state import Fit, load_weights, read_state
+from dirnet_convert.models.state import Fit, load_weights, read_state, unprefixed
 
 
 def _network() -> nn.Sequential:
@@ -42,9 +42,17 @@ def test_wrappers_and_prefixes_are_taken_off(
     state = _network().state_dict()
     path = tmp_path / "w.pth"
     torch.save(wrap(state), path, _use_new_zipfile_serialization=zipped)
-    read = read_state(path)
+    read = unprefixed(read_state(path), state)
     assert read.keys() == state.keys()
     assert all(torch.equal(read[k], state[k]) for k in state)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_the_networks_own_stay(prefix: str) -> None:
+    wrapped = {f"module.{k}": v for k, v in _network().state_dict().items()}
+    assert unprefixed(wrapped, wrapped) == wrapped
+    plain = _network().state_dict()
+    assert unprefixed({f"{prefix}{k}": v for k, v in plain.items()}, plain).keys() == plain.keys()
 
 
 def test_safetensors_are_read(tmp_path: Path, generator: torch.Generator) -> None:

@@ -136,6 +136,13 @@ def test_the_scores_are_those_of_the_epoch_that_was_kept(run: RunFolder) -> None
     assert found["test top1, %"] == "52.00" and found["holdout map50, %"] == "60.50"
 
 
+def test_openvinos_network_is_two_files(run: RunFolder) -> None:
+    for suffix, size in ((".xml", 100), (".bin", 2000)):
+        run.openvino_path.with_suffix(suffix).write_bytes(b"x" * size)
+    found = read_run(run).file_bytes
+    assert found["model.xml"] == 100 and found["model.bin"] == 2000
+
+
 def test_a_run_without_any_training_has_a_page(run: RunFolder) -> None:
     for path in (run.metrics_path, run.plan_path, run.bench_path, run.onnx_path):
         path.unlink()

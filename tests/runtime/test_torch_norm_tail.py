@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dirnet_convert.errors import DirnetError
-from dirnet_convert.runtime.torch_norm_tail import TailActivation, norm_tail
+from dirnet_convert.runtime.torch_norm_tail import TailActivation, norm_tail, norm_tail_backward
 
 SEED = 5
 EPSILON = 1e-3
@@ -139,6 +139,22 @@ def test_other_types_and_shapes_are_refused(place: int, change: Callable[[Tensor
     values[place] = change(values[place])
     with pytest.raises(DirnetError, match="types and shapes"):
         norm_tail(*values, EPSILON, int(TailActivation.PRELU), 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        (0, lambda gradient: gradient[:1]),
+        (1, lambda mean: mean[:-1]),
+        (2, lambda variance: variance.double()),
+    ],
+)
+def test_what_is_no_result_of_the_operator_is_refused(place: int, change: Callable[[Tensor], Tensor]) -> None:
+    values = (*_values(), EPSILON, int(TailActivation.PRELU), 0.0, 0.0)
+    results = [value.detach() for value in norm_tail(*values)]
+    results[place] = change(results[place])
+    with pytest.raises(DirnetError, match="gradient, mean and variance"):
+        norm_tail_backward(*results, *values)
 
 
 def test_prelu_without_slopes_is_refused() -> None:

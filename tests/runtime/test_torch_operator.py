@@ -89,9 +89,18 @@ def test_is_an_operator_that_compilers_may_trust() -> None:
 
 
 def test_impossible_shapes_are_refused() -> None:
-    x, threshold, weight = _inputs(6, 4, (3, 3), 2)
+    geometry = ((1, 1), (1, 1, 1, 1), (1, 1), 2)
+    x, threshold, weight = _inputs(6, 3, (3, 3), 2)
     with pytest.raises(DirnetError, match="shape is impossible"):
-        binary_conv2d(x, threshold, weight, (1, 1), (1, 1, 1, 1), (1, 1), 5, torch.float32)
+        binary_conv2d(x, threshold, weight, *geometry, torch.float32)
+    x, threshold, weight = _inputs(6, 4, (3, 3), 2)
+    for operands in ((x, threshold[:1], weight), (x, threshold, weight[:, :2])):
+        with pytest.raises(DirnetError, match="6 channels in 2 groups do not fit"):
+            binary_conv2d(*operands, *geometry, torch.float32)
+        with pytest.raises(DirnetError, match="6 channels in 2 groups do not fit"):
+            binary_conv2d_backward(torch.ones(3, 4, 9, 10), *operands, *geometry)
+    with pytest.raises(DirnetError, match=r"gradient is \(3, 4, 3, 3\); .* is \(3, 4, 9, 10\)"):
+        binary_conv2d_backward(torch.ones(3, 4, 3, 3), x, threshold, weight, *geometry)
 
 
 def _torch_gradients(

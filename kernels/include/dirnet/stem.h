@@ -12,7 +12,7 @@
 namespace dirnet {
 
 // Assumed: every extent and stride is >= 1 (batch may be 0), pads are >= 0, every pad of the pooling is
-// smaller than its window, and stem_buffers_countable().
+// smaller than its window, and stem_buffers_fit().
 struct StemShape {
   int64_t batch, in_h, in_w, in_c, out_c;
   int64_t kernel_h, kernel_w;
@@ -28,9 +28,9 @@ struct StemShape {
   int64_t out_w() const;
 };
 
-// Whether the sizes of all that the convolution works in fit into 64 bits, of a shape whose numbers are below
-// 2^31 each: a padded row is written out, however far beyond the image it reaches.
-bool stem_buffers_countable(const StemShape& shape);
+// Whether each buffer that the convolution works in takes a gigabyte at most, of a shape whose numbers are
+// below 2^31 each: a padded row is written out, however far beyond the image it reaches.
+bool stem_buffers_fit(const StemShape& shape);
 
 // What happens to a sum, in float32:
 //   v = sum + bias[o];  v = v < clip_min ? clip_min : v;  v = v > clip_max ? clip_max : v;

@@ -35,12 +35,17 @@ struct SignConvGradients {
 constexpr int64_t kMostGradientPixels = 65000;
 constexpr int64_t kMostGradientTerms = 65000;
 
+// Whether 64 bits can count the bytes of the backward pass's buffers, of a shape whose numbers are below 2^31
+// each.
+bool gradient_buffers_countable(const Conv2dShape& shape);
+
 // Both convolutions of the backward pass, on signs and on gradients rounded to whole numbers of 16 bits:
 // blocks of about 1,024 pixels share a scale, for `signs` one of them all, for `weights` one for each output
 // channel, and the block's largest magnitude becomes 32,767. So a gradient is wrong by 1 / 65,534 of that at
 // most, and those of magnitudes below 1e-30 count as 0; sums over signs are then exact. A NaN or an infinity
 // makes all that its block takes part in NaN. Besides the assumptions above, Ho * Wo <= kMostGradientPixels
-// and O / group * kh * kw <= kMostGradientTerms. False only when memory ran out.
+// and O / group * kh * kw <= kMostGradientTerms and gradient_buffers_countable(). False only when memory
+// ran out.
 bool sign_conv2d_backward(Isa isa, FloatType x_type, const void* x, const float* threshold,
                           const float* weights, const Conv2dShape& shape, FloatType gradient_type,
                           const void* y_gradient, const SignConvGradients& gradients,

@@ -92,9 +92,10 @@ int64_t copy_text(std::string_view from, char* text, int64_t capacity) {
 
 // False where an argument is impossible.
 bool read_tail(const dirnet_tail* from, dirnet::NormTail* tail) {
-  if (from == nullptr || from->pixels < 1 || from->channels < 1 || !float_type(from->type) ||
-      from->activation < 0 || from->activation >= dirnet::kTailActivationCount || from->x == nullptr ||
-      from->gain == nullptr || from->offset == nullptr) {
+  if (from == nullptr || from->pixels < 1 || from->pixels > kLargest || from->channels < 1 ||
+      from->channels > kLargest || !float_type(from->type) || from->activation < 0 ||
+      from->activation >= dirnet::kTailActivationCount || from->x == nullptr || from->gain == nullptr ||
+      from->offset == nullptr) {
     return false;
   }
   tail->pixels = from->pixels;
@@ -149,7 +150,7 @@ int64_t dirnet_chosen_isa_error(char* text, int64_t capacity) {
 int dirnet_binarize(int isa, const float* x, int64_t pixels, int64_t channels, const float* threshold,
                     uint64_t* bits, int threads) {
   if (!usable(isa)) return DIRNET_ISA_UNAVAILABLE;
-  if (threshold == nullptr || pixels < 0 || channels < 1 ||
+  if (threshold == nullptr || pixels < 0 || pixels > kLargest || channels < 1 || channels > kLargest ||
       (pixels > 0 && (x == nullptr || bits == nullptr))) {
     return DIRNET_BAD_ARGUMENT;
   }
@@ -227,7 +228,8 @@ int dirnet_sign_conv2d_backward(int isa, int x_type, const void* x, const float*
       (has_input(s) && (x == nullptr || signs_gradient == nullptr)) ||
       (has_output(s) && y_gradient == nullptr) || s.out_h() < 1 || s.out_w() < 1 ||
       s.out_h() > dirnet::kMostGradientPixels / s.out_w() ||
-      s.out_c / s.group * s.kernel_h * s.kernel_w > dirnet::kMostGradientTerms) {
+      s.out_c / s.group * s.kernel_h * s.kernel_w > dirnet::kMostGradientTerms ||
+      !dirnet::gradient_buffers_countable(s)) {
     return DIRNET_BAD_ARGUMENT;
   }
   const bool done = dirnet::sign_conv2d_backward(

@@ -18,28 +18,33 @@ namespace {
 // few.
 constexpr int64_t kBands = 4;
 
-// Floats of the largest buffer: as bytes they stay within 63 bits.
-constexpr double kMostFloats = 1.0 * (int64_t{1} << 60);
+// Floats of the largest buffer, 1 GiB: a real stem needs a few million, and one whose padding asks for more
+// would take the machine's memory for an output of a few pixels.
+constexpr double kMostFloats = 1.0 * (int64_t{1} << 28);
 
-bool all_finite(const float* x, int64_t count) {
-  uint32_t infinite = 0;
+// Winograd's sums mix all pixels of a tile, whose rounding errors grow with the largest of them: one beyond
+// 2^17 (an image's largest is 65,535) would spoil outputs of the tile that do not see it.
+constexpr uint32_t kLargestBits = (127U + 17U) << 23;
+
+bool all_small(const float* x, int64_t count) {
+  uint32_t large = 0;
   for (int64_t i = 0; i < count; ++i) {
     uint32_t word;
     std::memcpy(&word, x + i, sizeof(word));
-    // The exponent's bits are all ones exactly in infinities and NaN.
-    infinite |= static_cast<uint32_t>((word & 0x7F800000U) == 0x7F800000U);
+    // Without their sign floats are ordered as their bits are; infinities and NaN come last.
+    large |= static_cast<uint32_t>((word & 0x7FFFFFFFU) >= kLargestBits);
   }
-  return infinite == 0;
+  return large == 0;
 }
 
-// Whether no pixel is infinite or NaN that pooled rows [begin, end) could see, with all rows of their tiles.
-bool all_finite(const StemShape& s, const float* image, int64_t begin, int64_t end) {
+// Whether every pixel is below 2^17 that pooled rows [begin, end) could see, with all rows of their tiles.
+bool all_small(const StemShape& s, const float* image, int64_t begin, int64_t end) {
   const int64_t conv_begin = begin * s.pool_stride_h - s.pool_top;
   const int64_t conv_end = (end - 1) * s.pool_stride_h - s.pool_top + s.pool_h + kWinogradTile;
   const int64_t first = std::max<int64_t>(conv_begin * s.stride_h - s.pad_top, 0);
   const int64_t past = std::min(conv_end * s.stride_h + s.kernel_h, s.in_h);
   for (int64_t c = 0; c < s.in_c && first < past; ++c) {
-    if (!all_finite(image + (c * s.in_h + first) * s.in_w, (past - first) * s.in_w)) return false;
+    if (!all_small(image + (c * s.in_h + first) * s.in_w, (past - first) * s.in_w)) return false;
   }
   return true;
 }
@@ -63,7 +68,7 @@ class Band {
         window_rows_(static_cast<size_t>(ring_rows_) * sizeof(const float*)) {
     if (stem.is_int8()) {
       int8_.emplace(kernels_, stem, shape, epilogue, image);
-    } else if (takes_winograd(shape) && all_finite(shape, image, begin, end)) {
+    } else if (takes_winograd(shape) && all_small(shape, image, begin, end)) {
       winograd_.emplace(kernels_, stem, shape, epilogue, image);
     } else {
       direct_.emplace(kernels_, stem, shape, epilogue, image);
@@ -157,7 +162,7 @@ int64_t StemShape::conv_w() const { return extent(in_w, pad_left, pad_right, ker
 int64_t StemShape::out_h() const { return extent(conv_h(), pool_top, pool_bottom, pool_h, pool_stride_h); }
 int64_t StemShape::out_w() const { return extent(conv_w(), pool_left, pool_right, pool_w, pool_stride_w); }
 
-bool stem_buffers_countable(const StemShape& s) {
+bool stem_buffers_fit(const StemShape& s) {
   const double winograd = takes_winograd(s) ? winograd_floats<double>(s) : 0.0;
   return std::max({band_floats<double>(s), window_floats<double>(s), winograd}) <= kMostFloats;
 }

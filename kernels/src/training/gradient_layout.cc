@@ -1,5 +1,8 @@
 #include "training/gradient_layout.h"
 
+#include <algorithm>
+
+#include "dirnet/training.h"
 #include "driver/layout.h"
 #include "training/gradient_loops.h"
 
@@ -28,6 +31,26 @@ GradientAxis::GradientAxis(int64_t inputs, int64_t outputs, int64_t taps, int64_
       dilation(spread),
       before(ceil_div(at_least_zero((kernel - 1) * dilation - pad), stride)),
       padded(before + out + at_least_zero((in - 1 + pad) / stride - (out - 1))) {}
+
+bool gradient_buffers_countable(const Conv2dShape& s) {
+  // As GradientLayout, but for what rounding up adds at most, in floating point, which does not overflow.
+  constexpr double kMost = 1.0 * (int64_t{1} << 59);
+  const GradientAxis y(s.in_h, s.out_h(), s.kernel_h, s.stride_h, s.pad_top, s.dilation_h);
+  const GradientAxis x(s.in_w, s.out_w(), s.kernel_w, s.stride_w, s.pad_left, s.dilation_w);
+  const double batch = static_cast<double>(s.batch) + static_cast<double>(kBlockPixels);
+  const double in_c = static_cast<double>(s.in_c) + static_cast<double>(s.group * kDotLanes);
+  const double out_c = static_cast<double>(s.out_c) + static_cast<double>(s.group * kDotLanes);
+  const auto spread = [](const GradientAxis& axis) {
+    return static_cast<double>(axis.out) * static_cast<double>(axis.stride) +
+           static_cast<double>(axis.kernel) * static_cast<double>(axis.dilation) + 2.0;
+  };
+  const double signs = batch * in_c * spread(y) * (spread(x) + static_cast<double>(x.stride));
+  const double rounded = batch * out_c * static_cast<double>(y.padded) * static_cast<double>(x.padded);
+  const double weights = in_c * out_c * static_cast<double>(s.kernel_h) * static_cast<double>(s.kernel_w);
+  const double images = batch * std::max(in_c * static_cast<double>(s.in_h) * static_cast<double>(s.in_w),
+                                         out_c * static_cast<double>(y.out) * static_cast<double>(x.out + 1));
+  return std::max({signs, rounded, weights, images}) <= kMost;
+}
 
 GradientLayout::GradientLayout(const Conv2dShape& s)
     : taps(s.kernel_h * s.kernel_w),
