@@ -100,7 +100,7 @@ def command(
     from dirnet_convert.bench.devices import Device, Way, choose_way
     from dirnet_convert.bench.engines import EngineKind
     from dirnet_convert.bench.measure import MeasureOptions
-    from dirnet_convert.bench.report import tables, to_json, write_report
+    from dirnet_convert.bench.report import tables, write_report
     from dirnet_convert.bench.suite import BenchOptions, run_suite
     from dirnet_convert.cli.bench_arm64 import bench_emulated, measure_remote
     from dirnet_convert.onnx_export.openvino.export import require_openvino_task
@@ -163,9 +163,9 @@ def command(
         else:
             result = measure_remote(way, ssh, models, options, RemoteOptions(runner_kind, core_choice), show)
     path = folder.bench_path if way is Way.NATIVE else folder.board_bench_path
-    write_report(result, path)
+    report = write_report(result, path)
     if json:
-        print_json(to_json(result))
+        print_json(report)
         return
     console.print(tables(result))
     console.print(f"Written to {path}", highlight=False, markup=False, soft_wrap=True)
@@ -240,19 +240,17 @@ def quantize_teacher(run: RunFolder, output: Path, data_dir: Path | None = None)
     Raises:
         UsageError: the images cannot be opened.
     """
-    import dataclasses
-
     from dirnet_convert.bench.int8 import quantize_int8
-    from dirnet_convert.data.registry import open_data
     from dirnet_convert.onnx_export.detector.model import PART
     from dirnet_convert.recipe import Task
+    from dirnet_convert.run_data import open_run_data, placed
 
     config = run.read_config()
     options = config.recipe.data
     if data_dir is not None:
-        options = dataclasses.replace(options, dir=str(data_dir))
+        options = placed(options, data_dir)
     try:
-        source = open_data(options, image_size=config.image_size, mean=config.mean, std=config.std)
+        source = open_run_data(config, options)
     except DirnetError as error:
         raise UsageError(
             f"INT8 is calibrated on the run's images. {error} (--engines fp32,binary leaves INT8 out.)"

@@ -26,7 +26,7 @@ def bench_emulated(run: RunFolder, seed: int, json: bool) -> None:
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
     from dirnet_convert.bench.arm64.emulated import run_emulated
-    from dirnet_convert.bench.arm64.emulated_report import tables, to_json, write_report
+    from dirnet_convert.bench.arm64.emulated_report import tables, write_report
 
     quiet = json or not error_console.is_terminal
     columns = (SpinnerColumn(), TextColumn("{task.description}"))
@@ -41,9 +41,9 @@ def bench_emulated(run: RunFolder, seed: int, json: bool) -> None:
             progress.update(task, description=what, completed=done, total=total)
 
         result = run_emulated(models, size, seed, show)
-    write_report(result, run.emulated_bench_path)
+    report = write_report(result, run.emulated_bench_path)
     if json:
-        print_json(to_json(result))
+        print_json(report)
         return
     console.print(tables(result))
     console.print(f"Written to {run.emulated_bench_path}", highlight=False, markup=False, soft_wrap=True)

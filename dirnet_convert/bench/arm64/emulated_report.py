@@ -50,9 +50,11 @@ def to_json(result: EmulatedResult) -> dict[str, Any]:
     }
 
 
-def write_report(result: EmulatedResult, path: Path) -> None:
+def write_report(result: EmulatedResult, path: Path) -> dict[str, Any]:
     """Write ``result`` as JSON to ``path``."""
-    write_atomic(path, json.dumps(to_json(result), indent=1) + "\n")
+    report = to_json(result)
+    write_atomic(path, json.dumps(report, indent=1) + "\n")
+    return report
 
 
 def tables(result: EmulatedResult) -> RenderableType:

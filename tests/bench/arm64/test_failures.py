@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def board(tmp_path: Path, bin_folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def python(text: str) -> str:
     """Return a python3 that fails in one way, and is this one otherwise."""
-    return f'case "$*" in {text} *) exec {sys.executable} "$@";; esac'
+    return f'case "$*" in {text} *) exec {shlex.quote(sys.executable)} "$@";; esac'
 
 
 @pytest.mark.parametrize(

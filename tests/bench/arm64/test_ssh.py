@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -176,7 +177,7 @@ def test_the_connection_is_lost_while_measuring(
     script(
         board / "bin" / "python3",
         f'case "$1" in board_runner.py) kill -9 $(ps -o ppid= -p $PPID); sleep 5;; '
-        f'*) exec {sys.executable} "$@";; esac',
+        f'*) exec {shlex.quote(sys.executable)} "$@";; esac',
     )
     with pytest.raises(DirnetError, match="The connection to board failed or was lost"):
         run_remote(transport, models, OPTIONS, RemoteOptions())
