@@ -29,6 +29,7 @@ from dirnet_convert.convert.rebuild import (
     save_state,
 )
 from dirnet_convert.convert.representations import with_representations
+from dirnet_convert.convert.tracer import cause_of
 from dirnet_convert.data.registry import open_data
 from dirnet_convert.data.source import ImageSource
 from dirnet_convert.errors import UsageError, few
@@ -144,15 +145,22 @@ def pretrain_run(
 
 
 def _check_trained_output(network: nn.Module, config: RunConfig) -> None:
-    """Refuse a network that returns more than its logits while it is trained, which a graph, traced for
-    inference, would not."""
-    images = torch.cat([example_image(config)] * 2)
+    """Refuse a network that fails while it is trained, or returns more than its logits, which a graph, traced
+    for inference, would not."""
+    images, name = torch.cat([example_image(config)] * 2), config.recipe.model.name
     # A copy, as training moves the statistics of batch norms.
-    with torch.no_grad():
-        output = copy.deepcopy(network).train()(images)
+    trained = copy.deepcopy(network).train()
+    try:
+        with torch.no_grad():
+            output = trained(images)
+    except Exception as error:  # a person's own code may raise anything, and is told what
+        raise UsageError(
+            f"{name} cannot be trained: in train mode it does not take {len(images)} images "
+            f"({type(error).__name__}: {cause_of(error)}), as it does in eval mode."
+        ) from error
     if not isinstance(output, torch.Tensor):
         raise UsageError(
-            f"{config.recipe.model.name} returns a {type(output).__name__} while it is trained; it must "
+            f"{name} returns a {type(output).__name__} while it is trained; it must "
             "return its logits (N, classes) alone, without auxiliary ones."
         )
 

@@ -88,6 +88,15 @@ def auxiliary(num_classes=10):
     return Auxiliary(num_classes)
 
 
+class Untrainable(ToldItsSize):
+    def forward(self, x):
+        return self.network(x, self.target) if self.training else self.network(x)
+
+
+def untrainable(num_classes=10):
+    return Untrainable(num_classes)
+
+
 class Rooted(ToldItsSize):
     def __init__(self, num_classes):
         super().__init__(num_classes)
@@ -263,6 +272,13 @@ def test_auxiliary_outputs_are_refused(recipe: Recipe, tmp_path: Path) -> None:
     run = convert_to_run(dataclasses.replace(recipe, model=weights), tmp_path / "binary").run
     with pytest.raises(UsageError, match="returns a tuple while it is trained"):
         finetune_run(run)
+
+
+def test_a_network_that_fails_in_train_mode_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    model = ModelOptions(recipe.model.name.replace(":small", ":untrainable"), "none")
+    fp32 = new_pretrain_run(dataclasses.replace(recipe, model=model), tmp_path / "fp32")
+    with pytest.raises(UsageError, match=r"in train mode it does not take 2 .* no attribute .target"):
+        pretrain_run(fp32)
 
 
 def test_answers_that_are_no_numbers_are_refused(recipe: Recipe, tmp_path: Path) -> None:
