@@ -98,3 +98,7 @@ def check_distill(distill: DistillOptions) -> None:
         )
     if not 0 < distill.temperature < math.inf:
         raise UsageError(f"distill.temperature is {distill.temperature}; it must be above 0.")
+    if distill.teacher_norm_images < 0:
+        raise UsageError(
+            f"distill.teacher_norm_images is {distill.teacher_norm_images}; it must be at least 0."
+        )

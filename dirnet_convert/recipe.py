@@ -255,7 +255,9 @@ class DistillOptions:
     rest.
 
     ``representations`` are globs over the names of modules whose outputs are compared; without any they are
-    the ends of residual blocks, or what comes nearest to them.
+    the ends of residual blocks, or what comes nearest to them. ``teacher_norm_images`` is the number of
+    training images, as they are augmented, on which the statistics of the teacher's batch norms are measured
+    before it teaches, and again where the images' size changes; with 0 they are those that it is tested with.
     """
 
     label_weight: float = 1.0
@@ -265,6 +267,7 @@ class DistillOptions:
     representations: tuple[str, ...] = ()
     attention: Attention = Attention.SUM_SQUARES
     distance: Distance = Distance.L2
+    teacher_norm_images: int = 0
 
 
 @dataclass(frozen=True)

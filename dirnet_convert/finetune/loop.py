@@ -19,7 +19,7 @@ from dirnet_convert.finetune.divergence import DivergedError, broken_gradient, b
 from dirnet_convert.finetune.interrupt import InterruptFlag, StoppedError, deferred_interrupt
 from dirnet_convert.finetune.job import TrainJob, TrainResult
 from dirnet_convert.finetune.metrics import append_line, keep_lines, read_lines, scores_of
-from dirnet_convert.finetune.norm_images import measure_norms_again
+from dirnet_convert.finetune.norm_images import measure_norms_again, measure_teacher
 from dirnet_convert.finetune.observer import EpochReport, SilentObserver, StepReport, TrainObserver
 from dirnet_convert.finetune.random_states import put_random_states, take_random_states
 from dirnet_convert.finetune.schedule import (
@@ -95,8 +95,13 @@ def train(job: TrainJob, observer: TrainObserver | None = None) -> TrainResult:
                 # The first epoch's end replaces the run's weights; a crash there must not lose these.
                 state.save()
             training = _Training(job, task, state, step, held_out, observer, interrupt)
+            taught = None
             while state.step < state.total_steps:
-                last_images = _train_epoch(training)
+                augment = _augmentation(state)
+                if augment != taught and measure_teacher(job, augment):
+                    task.renew_teacher()
+                taught = augment
+                last_images = _train_epoch(training, augment)
                 _finish_epoch(training, last_images)
                 if job.ranks.any(interrupt.is_set)[0] and state.step < state.total_steps:
                     raise _stopped(state)
@@ -116,13 +121,19 @@ def _step_function(job: TrainJob, task: TrainTask, observer: TrainObserver) -> S
     return task.step(observer.note)
 
 
-def _train_epoch(training: _Training) -> torch.Tensor:
+def _augmentation(state: TrainState) -> Augmentation:
+    """Return what is done to the images of the epoch at ``state.step``."""
+    options = state.job.options
+    size = epoch_image_size(options, state.step // state.steps_per_epoch)
+    return Augmentation(options.augment, size, options.crop_area_min)
+
+
+def _train_epoch(training: _Training, augment: Augmentation) -> torch.Tensor:
     """Run the steps that are left of the epoch at ``state.step``; return the last one's images."""
     job, state, options = training.job, training.state, training.job.options
     epoch, first = divmod(state.step, state.steps_per_epoch)
     seconds_before, waited_before, begun = state.sums.seconds, state.sums.data_wait_s, time.perf_counter()
     written = begun
-    augment = Augmentation(options.augment, epoch_image_size(options, epoch), options.crop_area_min)
     batches = Timed(
         job.data.train_batches(
             options.batch_size, augment, job.seed, epoch, start_batch=first, shard=job.ranks.shard

@@ -44,6 +44,13 @@ class TrainTask(abc.ABC):
         self._job = job
         self.teacher = job.teacher_forward
 
+    def renew_teacher(self) -> None:
+        """Let the step's teacher have the statistics that ``job.teacher_forward`` has now."""
+        original = self._job.teacher_forward
+        if self.teacher is not original:
+            # In place: a compiled step reads these very tensors.
+            self.teacher.load_state_dict(with_folded_norms(original).state_dict())
+
     def _arithmetic(self, note: Callable[[str], None]) -> Callable[[nn.Module], nn.Module]:
         """Set what the student's layers are computed with; return what makes a step's network of a plain
         one."""

@@ -14,7 +14,8 @@ from dirnet_convert.finetune.loop import train
 
 def test_small_images_come_first(tiny: ModuleType, tmp_path: Path) -> None:
     options = dataclasses.replace(tiny.OPTIONS, epochs=3, small_image_size=6, small_first=0.67)
-    job = tiny.tiny_job(tmp_path, options=options)
+    distill = dataclasses.replace(tiny.DISTILL, teacher_norm_images=0)
+    job = tiny.tiny_job(tmp_path, options=options, distill=distill)
     sizes: list[int] = []
     job.teacher_forward.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[-1]))
     train(job)

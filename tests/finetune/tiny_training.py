@@ -45,7 +45,9 @@ OPTIONS = TrainOptions(
     clip_grad_norm=5.0,
     norm_images=32,
 )
-DISTILL = DistillOptions(label_weight=1.0, logit_weight=0.5, temperature=2.0, rbd_weight=0.5)
+DISTILL = DistillOptions(
+    label_weight=1.0, logit_weight=0.5, temperature=2.0, rbd_weight=0.5, teacher_norm_images=24
+)
 ESTIMATOR = EstimatorOptions(quantile_steps=3, gradual_weights=0.3)
 
 
