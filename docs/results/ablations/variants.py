@@ -136,6 +136,12 @@ VARIANTS = (
         "polynomial",
     ),
     Variant(
+        "gradual_original",
+        "the network's own shortcuts, gradual",
+        (*LOGITS, *GRADUAL_SHORT, "convert.shortcut=original"),
+        "gradual_short",
+    ),
+    Variant(
         "fixed_thresholds",
         "thresholds stay where they begin",
         (*LOGITS, "convert.learn_threshold=false"),
