@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dirnet_convert.binarize.norm_statistics import measure_norms, tracked_norms
 from dirnet_convert.data.augment import Augmentation
 from dirnet_convert.finetune.job import TrainJob
+from dirnet_convert.finetune.losses import Objective
 
 
 def measure_norms_again(job: TrainJob, network: nn.Module) -> None:
@@ -37,7 +38,9 @@ def measure_teacher(job: TrainJob, augment: Augmentation) -> bool:
     that a teacher is tested with are not those of the images that it teaches with.
     """
     options, ranks, count = job.options, job.ranks, job.distill.teacher_norm_images
-    if job.teacher_forward is None or count == 0 or not tracked_norms(job.teacher_forward):
+    if job.teacher_forward is None or count == 0 or not Objective(job.distill, 0.0).needs_teacher:
+        return False
+    if not tracked_norms(job.teacher_forward):
         return False
     batches = job.data.train_batches(options.batch_size, augment, job.seed, 0, shard=ranks.shard)
     first = itertools.islice(batches, math.ceil(count / (options.batch_size * ranks.count)))

@@ -98,6 +98,12 @@ def test_nothing_to_measure(tiny: ModuleType, tmp_path: Path, images: int) -> No
     assert not measure_teacher(dataclasses.replace(job, teacher_forward=None), _augment(job))
 
 
+def test_a_teacher_that_does_not_teach_is_not_measured(tiny: ModuleType, tmp_path: Path) -> None:
+    job = _job(tiny, tmp_path)
+    distill = dataclasses.replace(job.distill, logit_weight=0.0, rbd_weight=0.0)
+    assert not measure_teacher(dataclasses.replace(job, distill=distill), _augment(job))
+
+
 def test_processes_share_the_images(tiny: ModuleType, tmp_path: Path) -> None:
     """Of two processes each measures half of a batch of twice the size."""
     means = []
