@@ -64,6 +64,8 @@ ROWS = {
         lambda: _accuracy("cifar10-resnet20/eval-torch.json"),
         lambda: _accuracy("cifar10-resnet20/eval-kernels.json"),
         lambda: _accuracy("cifar10-resnet20/eval-stock.json"),
+        lambda: _speed("cifar10-resnet20/bench.json", "binary", "fp32"),
+        lambda: _smaller("cifar10-resnet20/export.json"),
     ],
     "The same in 60 epochs": [
         lambda: _accuracy("cifar10-resnet20-60-epochs/eval-torch.json"),

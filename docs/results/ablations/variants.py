@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# What all rows share: the recipe cifar10-resnet20 without fading.
+# What all rows share: the recipe cifar10-resnet20 without fading, and a shortcut around each convolution.
 RECIPE = "cifar10-resnet20"
 COMMON = (
+    "convert.shortcut=per_convolution",
     "estimator.gradual_inputs=0",
     "estimator.gradual_weights=0",
     "estimator.gradual_structure=0",
