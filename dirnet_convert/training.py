@@ -165,6 +165,19 @@ def _check_trained_output(network: nn.Module, config: RunConfig) -> None:
         )
 
 
+def _check_one_image(job: TrainJob, image_size: int) -> None:
+    """Refuse batches of one image where a batch norm sees maps of one pixel, whose variance nothing gives."""
+    image = torch.zeros(1, job.data.info.channels, image_size, image_size)
+    try:
+        with torch.no_grad():
+            copy.deepcopy(job.student).train()(image)
+    except ValueError as error:
+        raise UsageError(
+            f"{job.section}.batch_size is 1, and at {image_size} pixels this network does not learn from one "
+            f"image at a time ({cause_of(error)}); take 2 or more."
+        ) from error
+
+
 @contextlib.contextmanager
 def removed_if_refused(run: RunFolder, *, keep_folder: bool) -> Iterator[None]:
     """Remove the new ``run`` where its training is refused before the first step, so that no untrained one
@@ -215,8 +228,11 @@ def _train(job: TrainJob, config: RunConfig, restart: bool, observer: TrainObser
     parted, _ = part_training_images(job)
     check_options(parted)
     asked = {option: getattr(job.options, option) for option in ("image_size", "small_image_size")}
-    if sizes := {f"{job.section}.{option}": size for option, size in asked.items() if size}:
+    sizes = {f"{job.section}.{option}": size for option, size in asked.items() if size}
+    if sizes:
         check_other_sizes(job.run, config, sizes)
+    if job.options.batch_size == 1 and config.task is not Task.DETECTION:
+        _check_one_image(job, min([config.image_size, *sizes.values()]))
     if restart and job.ranks.is_first:
         drop_checkpoint(job.run)
     job.ranks.wait()

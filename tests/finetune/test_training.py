@@ -97,6 +97,10 @@ def untrainable(num_classes=10):
     return Untrainable(num_classes)
 
 
+def pooled_norm(num_classes=10):
+    return nn.Sequential(*small()[:-2], nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, num_classes))
+
+
 class Rooted(ToldItsSize):
     def __init__(self, num_classes):
         super().__init__(num_classes)
@@ -279,6 +283,23 @@ def test_a_network_that_fails_in_train_mode_is_refused(recipe: Recipe, tmp_path:
     fp32 = new_pretrain_run(dataclasses.replace(recipe, model=model), tmp_path / "fp32")
     with pytest.raises(UsageError, match=r"in train mode it does not take 2 .* no attribute .target"):
         pretrain_run(fp32)
+
+
+def test_one_image_is_too_few_for_a_norm_of_single_pixels(recipe: Recipe, tmp_path: Path) -> None:
+    single = dataclasses.replace(TRAIN, batch_size=1)
+    alone = dataclasses.replace(recipe, pretrain=single, finetune=single)
+    pooled = ModelOptions(recipe.model.name.replace(":small", ":pooled_norm"), "none")
+    fp32 = new_pretrain_run(dataclasses.replace(alone, model=pooled), tmp_path / "fp32")
+    with pytest.raises(UsageError, match=r"pretrain\.batch_size is 1, .*more than 1 value.*; take 2 or more"):
+        pretrain_run(fp32)
+    weights = ModelOptions(pooled.name, str(fp32.model_path))
+    run = convert_to_run(dataclasses.replace(alone, model=weights), tmp_path / "binary").run
+    config = run.read_config()
+    with pytest.raises(UsageError, match=r"finetune\.batch_size is 1, .*; take 2 or more"):
+        finetune_run(run)
+    assert run.read_config() == config and not run.checkpoint_dir.exists()
+    # Where maps are larger, one image at a time will do.
+    assert pretrain_run(new_pretrain_run(alone, tmp_path / "other")).epochs == 1
 
 
 def test_answers_that_are_no_numbers_are_refused(recipe: Recipe, tmp_path: Path) -> None:
